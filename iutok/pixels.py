@@ -142,11 +142,11 @@ def as_batch(
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise ValueError(f'a batch must have shape (B, 3, H, W), got {tuple(images.shape)}; add a batch axis with x[None], move channels with '
                          'x.permute(0, 3, 1, 2), repeat grey with x.repeat(1, 3, 1, 1)')
-    if images.dtype == torch.uint8: images = images/255
-    elif not images.is_floating_point(): raise TypeError(f'a batch must be uint8 or float, got {images.dtype}')
-    low,high = images.min().item(),images.max().item()
-    if not (low >= 0 and high <= 1): raise ValueError(f'a float batch must lie in [0, 1], got [{low:.3g}, {high:.3g}]; for one in [-1, 1] pass (x+1)/2')
-    images = images.float()
+    if images.dtype != torch.uint8:
+        if not images.is_floating_point(): raise TypeError(f'a batch must be uint8 or float, got {images.dtype}')
+        low,high = images.min().item(),images.max().item()
+        if not (low >= 0 and high <= 1): raise ValueError(f'a float batch must lie in [0, 1], got [{low:.3g}, {high:.3g}]; for one in [-1, 1] pass (x+1)/2')
+        images = images.float()
     if tuple(images.shape[2:]) != (size, size):
-        images = TF.center_crop(TF.resize(images, [size], InterpolationMode.BICUBIC, antialias=True), [size, size]).clamp(0, 1)
-    return images*2 - 1
+        images = TF.center_crop(TF.resize(images, [size], InterpolationMode.BICUBIC, antialias=True), [size, size])
+    return to_float(images) if images.dtype == torch.uint8 else images.clamp(0, 1)*2 - 1
