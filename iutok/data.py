@@ -77,8 +77,8 @@ class MemorySet(ImageSet):
     )->Tensor:                # (b, 3, S, S) uint8
         "These images, all at once."
         t,x = named_transform(transform),self.pixels[torch.as_tensor(idx)][:,None]
-        b,side = len(x),x.shape[-1]
-        boxes = torch.from_numpy(crop_boxes(u, side, side, t.area)) if t.area else torch.tensor([[0, 0, side, side]]).expand(b, 4)
+        side = x.shape[-1]
+        boxes = torch.from_numpy(crop_boxes(u, side, side, t.area)) if t.area else torch.tensor([[0, 0, side, side]])
         if t.area or size != side: x = resize_boxes(x, boxes, size)
         if t.random: x = torch.where(torch.from_numpy(u[:,22] < .5)[:,None,None,None], x.flip(-1), x)
         return x.repeat(1, 3, 1, 1)

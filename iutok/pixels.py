@@ -111,14 +111,15 @@ def bicubic(
     "Matrices that crop and resize along one axis, with Pillow's bicubic kernel (a = -1/2)."
     start,length = start[:,None,None].float(),length[:,None,None].float()
     scale,pixel = length/size,torch.arange(side)+.5
-    d = ((start + (torch.arange(size)[:,None]+.5)*scale - pixel)/scale.clamp(min=1)).abs()
-    k = torch.where(d < 1, (1.5*d-2.5)*d*d+1, torch.where(d < 2, ((-.5*d+2.5)*d-4)*d+2, 0.))
-    k = k*((pixel > start) & (pixel < start+length))
+    d = ((start + (torch.arange(size)[:,None]+.5)*scale - pixel)/scale.clamp(min=1)).abs_()
+    s,t = (1-d).clamp_(min=0),(2-d).clamp_(min=0)
+    k = t*t*(t-1)/2 + s*s*(1-2*s) # the cubic between 1 and 2, and what the centre adds to it
+    k *= (pixel > start) & (pixel < start+length)
     return k/k.sum(-1, keepdim=True)
 
 def resize_boxes(
     x:Tensor,     # (b, C, H, W) uint8 images
-    boxes:Tensor, # (b, 4) top, left, height, width
+    boxes:Tensor, # (b, 4) top, left, height, width; (1, 4) serves all
     size:int,     # S, pixels
 )->Tensor:        # (b, C, S, S) uint8
     "Crop and resize a batch: along rows, then along columns, rounded to bytes in between as Pillow does."
