@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor,nn
 from .pixels import to_float
+from .quantizers import Quantized
 from .tokenizers import Tokenizer
 
 # %% ../nbs/36_distillation.ipynb #9d5236e9
@@ -29,12 +30,14 @@ class Distil(nn.Module):
     "Phase of student encoder, quantizer and feature decoder: predict the teacher's features."
     def __init__(self,
         tok:Tokenizer,      # with a feature_decoder; trained in place
-        features:Callable): # batch -> (B, C, h, w) the teacher's features of its images
+        features:Callable,  # batch -> (B, C, h, w) the teacher's features of its images
+        warm:int=0):        # steps that go around the quantizer
         super().__init__()
         if tok.feature_decoder is None: raise ValueError('VQ-KD needs a tokenizer with a feature_decoder.')
-        self.tok,self._features = tok,(features,)
+        self.tok,self._features,self.warm = tok,(features,),warm
 
     def forward(self, batch, step):
-        q = self.tok.quantize(to_float(batch.u8))
+        z = self.tok.latents(to_float(batch.u8))
+        q = Quantized(F.normalize(z.float(), dim=1), None, z.new_zeros(())) if step<self.warm else self.tok.quantizer(z)
         loss = feature_loss(self.tok.feature_decoder(q.z_q), self._features[0](batch))
         return loss+q.loss,dict(feature=loss.detach(), commitment=q.loss.detach())

@@ -44,7 +44,7 @@ def student_tokenizer(
                      feature_decoder=ViT(in_channels=run.dim, patch=1, depth=1, out_channels=channels, **vit), image_size=run.image_size)
 
 # %% ../nbs/38_recipes.ipynb #1b604c97
-PIXEL_KEYS = ('steps','batch_size','lr','lr_final','warmup','l1','mse','gan','gan_start','gan_gain','disc_depth','disc_width','disc_lr','transform','width','mults','n_res','latent','attention','precision')
+PIXEL_KEYS = ('steps','batch_size','lr','lr_final','warmup','l1','mse','gan','gan_start','gan_gain','disc_depth','disc_width','disc_lr','warm','transform','width','mults','n_res','latent','attention','precision')
 
 def pixel_phases(
     run:Run,            # its PIXEL_KEYS
@@ -55,7 +55,7 @@ def pixel_phases(
     "The phases that train a tokenizer on pixels, or the pixel decoder of a frozen one."
     disc = PatchGAN(depth=run.disc_depth, width=run.disc_width) if run.gan else None
     start = int(run.gan_start*run.steps)
-    g = Reconstruct(tok, run.l1, run.mse, disc=disc, disc_start=start, gain=run.gan_gain, g_weight=run.gan, tokens=tokens, frozen=frozen)
+    g = Reconstruct(tok, run.l1, run.mse, disc=disc, disc_start=start, gain=run.gan_gain, g_weight=run.gan, tokens=tokens, frozen=frozen, warm=int(run.warm*run.steps))
     adam = lambda ps,lr: torch.optim.Adam(ps, lr=lr, betas=(.5, .9))
     rate = lambda lr: warmup_cosine(lr, run.steps, int(run.warmup*run.steps), final=lr*run.lr_final)
     phases = dict(g=Phase(g, adam(g.trainable, run.lr), rate(run.lr)))
