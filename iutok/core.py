@@ -107,6 +107,7 @@ def find_path(
 
 # %% ../nbs/00_core.ipynb #8258f599
 PROFILES = ('smoke', 'mini', 'paper')
+_LITERAL = (ast.Constant, ast.List, ast.Dict, ast.UnaryOp)
 _TYPES = dict(str=str, int=int, float=(int, float), bool=bool, list=list, dict=dict)
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def parse_parameters(
     "The annotated literals of a cell, by name."
     lines,out = source.splitlines(),{}
     for n in ast.parse(source).body:
-        if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and n.value is not None:
+        if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and isinstance(n.value, _LITERAL):
             _,_,help = lines[n.end_lineno-1][n.end_col_offset:].partition('#')
             out[n.target.id] = Parameter(n.target.id, ast.unparse(n.annotation), ast.literal_eval(n.value), help.strip())
     return out
@@ -278,15 +279,13 @@ def start_run(
     ns:dict,           # the notebook's `globals()`
 )->Run:
     "Check and fill the parameters of this notebook, make its folder, seed everything."
-    cells = [s for s in ns['In'] if s.strip()]
-    declared = {}
-    for s in cells:
-        try: declared |= parse_parameters(s)
-        except (SyntaxError, ValueError): pass # a cell with magics, or not a parameters cell
-    literal = lambda v: v is None or isinstance(v, (str, int, float, bool, list, dict))
-    known = {'In','Out','sizes'} | set(declared)
-    extra = {k:v for k,v in ns.items() if k not in known and not k.startswith('_') and literal(v)}
-    check_parameters(extra | {k:ns[k] for k in declared}, declared, notebook)
+    declared,given = {},{}
+    for source in ns['In']: # what was executed: the parameters cell, papermill's own cell after it, ...
+        try: body = ast.parse(source).body
+        except SyntaxError: continue # a cell with magics
+        if new := parse_parameters(source): declared,given = new,{}
+        else: given |= {n.targets[0].id:ns[n.targets[0].id] for n in body if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name) and isinstance(n.value, _LITERAL)}
+    check_parameters(given | {k:ns[k] for k in declared}, declared, notebook)
     params = fill_sizes({k:ns[k] for k in declared}, ns.get('sizes', {}))
     run = Run(notebook, params, run_folder(params))
     run.folder.mkdir(parents=True, exist_ok=True)
