@@ -68,6 +68,7 @@ def test_tokenise_keeps_order_and_gradients_out():
     for progress in (False, True):
         ts = tokenise(encode, [(x[i:i+2], y[i:i+2].tolist()) for i in (0, 2, 4)], 20, 'a', 'b', progress=progress)
         assert torch.equal(ts.tokens.long(), x[:,0].long()) and torch.equal(ts.labels.long(), y) and ts.tokenizer=='a' and ts.data=='b'
+    assert len(tokenise(encode, ((x, y) for _ in range(2)), 20, progress=True))==10  # a generator has no length to show
     with pytest.raises(ValueError, match='no batches'): tokenise(encode, [], 20)
     with pytest.raises(ValueError, match='span 0 to 19'): tokenise(encode, [(x, y)], 19)
     with pytest.raises(ValueError, match='one .h, w. grid'): tokenise(lambda x: x[:2,0].long(), [(x, y)], 20)
