@@ -12,7 +12,7 @@ from .proposals.ar import AR
 
 # %% ../nbs/60_sampling.ipynb #16857cbe
 def ascending(x): # (..., K) -> the same values, sorted; on a CPU by NumPy, which is many times faster at it
-    return torch.from_numpy(np.sort(x.numpy(), -1)) if x.device.type=='cpu' else x.sort().values
+    return torch.from_numpy(np.sort(x.detach().numpy(), -1)) if x.device.type=='cpu' else x.sort().values
 
 def filter_logits(
     logits:Tensor,        # (..., K)
@@ -60,6 +60,7 @@ def guide(
     return null+scale*(cond-null)
 
 # %% ../nbs/60_sampling.ipynb #8eb820bf
+@torch.no_grad()
 def generate(
     ar:AR,              # in eval mode
     labels:Tensor,      # (B,) class indices
@@ -78,6 +79,7 @@ def generate(
     start = 0
     while len(z)<ar.length:
         logits = ar.scores(ar.features(ids, cache, start)[:,-1], ar.n_cond)
+        if start==0 and not logits.isfinite().all(): raise ValueError('The logits are not finite: did the training diverge?')
         if double==2: logits = guide(*logits.chunk(2), scale)
         start += ids.shape[1]
         z.append(pick(logits, len(z)))
@@ -85,7 +87,6 @@ def generate(
     return torch.stack(z, 1)
 
 # %% ../nbs/60_sampling.ipynb #1a1ceaf9
-@torch.no_grad()
 def _batches(ar, labels, pick, scale, prefix, batch_size): # pick(logits, position, images): images is a slice of the labels
     if scale!=1 and ar.null is None:
         raise ValueError(f'Guidance with scale {scale} needs the null class: train the network with drop_label > 0, or use scale=1.')

@@ -58,12 +58,13 @@ def tokenise(
     n_codes:int,           # K, size of the codebook
     tokenizer:str='',      # hash of the tokenizer
     data:str='',           # fingerprint of the images
-    progress:bool=False,   # show a bar
+    progress:bool=False,   # show a bar, if batches have a length
 )->TokenSet:
     "Encode every batch once, in order; raises ValueError on indices that are not a (B, h, w) grid."
     from fastprogress.fastprogress import progress_bar
     tokens,labels = [],[]
-    for x,y in (progress_bar(batches, leave=False) if progress else batches):
+    if progress and hasattr(batches, '__len__'): batches = progress_bar(batches, leave=False)
+    for x,y in batches:
         idx,y = encode_fn(x),torch.as_tensor(y)
         if idx.ndim!=3 or len(idx)!=len(y):
             raise ValueError(f'encode_fn must return one (h, w) grid per label: got {tuple(idx.shape)} for {len(y)} labels.')

@@ -1,0 +1,210 @@
+"Sampling: the cache, the filters and the draws against slow or closed forms; guidance at its fixed points."
+import math
+import numpy as np
+import pytest, torch
+from hypothesis import given,settings,strategies as st
+from torch import nn
+from iutok.proposals.ar import AR
+from iutok.sampling import draw, filter_logits, generate, greedy, guide, sample, uniforms
+
+ARCHS = ('llama', 'gpt2')
+
+def random_ar(arch='llama', seed=0, **kw):
+    "A network with an opinion."
+    torch.manual_seed(seed)
+    ar = AR(arch=arch, **dict(n_codes=13, n_classes=4, length=9, layers=2, width=24, heads=3) | kw)
+    for p in ar.parameters():
+        if p.ndim>1: nn.init.normal_(p, std=.4)
+    if ar.pos is not None: nn.init.normal_(ar.pos.weight)  # or a tied head repeats its input
+    return ar
+
+LABELS = torch.arange(4).repeat(6)
+
+# --- the cache ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('arch', ARCHS)
+@pytest.mark.parametrize('scale', (1., 2.5))
+def test_cached_equals_uncached_greedy(arch, scale):
+    ar = random_ar(arch).eval()
+    z = torch.zeros(24, 9).long()
+    for i in range(9):
+        z[:,i] = guide(ar.logits(z, torch.full_like(LABELS, 4))[:,i], ar.logits(z, LABELS)[:,i], scale).argmax(-1)
+    assert torch.equal(greedy(ar, LABELS, scale=scale), z)
+    assert torch.equal(greedy(ar, LABELS, scale=scale, prefix=z[:,:4]), z)
+    assert torch.equal(greedy(ar, LABELS, scale=scale, batch_size=7), z)
+    assert len(z.unique(dim=0))>3                       # not one sequence for everything
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_cached_logits_equal_teacher_forced_logits(arch):
+    ar,seen = random_ar(arch).eval(),[]
+    def pick(logits, i):
+        seen.append(logits)
+        return draw(logits, uniforms(24, 9)[:,i])
+    z = generate(ar, LABELS, pick)
+    torch.testing.assert_close(torch.stack(seen, 1), ar.logits(z, LABELS).detach(), atol=1e-5, rtol=1e-4)
+
+# --- guidance ----------------------------------------------------------------------------------------------------------
+
+def test_guidance_at_0_and_1():
+    ar = random_ar()
+    null = torch.full_like(LABELS, ar.null)
+    plain = sample(ar, LABELS, seed=2)
+    assert torch.equal(sample(ar, LABELS, scale=1+1e-6, seed=2), plain)
+    assert torch.equal(sample(ar, LABELS, scale=0., seed=2), sample(ar, null, seed=2))
+    assert torch.equal(sample(ar, null, scale=3., seed=2), sample(ar, null, seed=2))  # the null class guided by itself
+    assert not torch.equal(sample(ar, LABELS, scale=0., seed=2), plain)
+    a,b = torch.randn(2, 5)
+    torch.testing.assert_close(guide(a, b, 1.), b)
+    torch.testing.assert_close(guide(a, b, 0.), a)
+    torch.testing.assert_close(guide(a, b, 1.75), -.75*a+1.75*b)
+
+@pytest.mark.parametrize('prefix', (0, 3))
+def test_both_halves_carry_the_same_tokens_and_null_comes_first(prefix, monkeypatch):
+    ar,seen = random_ar().eval(),[]
+    features = ar.features
+    monkeypatch.setattr(ar, 'features', lambda ids, *a: seen.append(ids) or features(ids, *a))
+    z = sample(ar, LABELS, scale=2., prefix=torch.ones(24, prefix).long() if prefix else None)
+    ids = torch.cat(seen, 1)
+    assert ids.shape==(48, 9)                           # the class and all tokens but the last, each read once
+    assert (ids[:24,0]==ar.null).all() and torch.equal(ids[24:,0], LABELS)
+    assert torch.equal(ids[:24,1:], ids[24:,1:]) and torch.equal(ids[:24,1:]-ar.n_cond, z[:,:-1])
+
+def test_guidance_without_null_class_is_refused():
+    with pytest.raises(ValueError, match='drop_label > 0'): sample(random_ar(drop_label=0), LABELS, scale=1.5)
+    with pytest.raises(ValueError, match='labels must lie in'): sample(random_ar(drop_label=0), LABELS+1)
+
+# --- the draw ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('how', [dict(), dict(top_k=13, top_p=1., temperature=1.), dict(temperature=.5), dict(scale=1.75)])
+def test_follows_the_multinomial(how):
+    ar,n = random_ar(length=1, n_classes=2),40000
+    y = torch.ones(n).long()
+    with torch.no_grad():
+        null,cond = (ar.eval().logits(torch.zeros(1, 1).long(), torch.tensor([c]))[0,0] for c in (2, 1))
+    p = (guide(null, cond, how.get('scale', 1.))/how.get('temperature', 1.)).softmax(-1).double()
+    counts = sample(ar, y, seed=7, batch_size=10000, **how)[:,0].bincount(minlength=13)
+    big = n*p>5
+    chi2 = (((counts-n*p)**2/(n*p))[big]).sum()
+    assert chi2<big.sum()-1+4*(2*(big.sum()-1))**.5     # about four deviations of a chi-square
+    assert counts[~big].sum()<=n*p[~big].sum()+5*(n*p[~big].sum())**.5+3
+
+def test_second_token_depends_on_the_first_as_the_network_says():
+    ar,n = random_ar(length=2, n_codes=3),30000
+    z = sample(ar, torch.zeros(n).long(), seed=1, batch_size=n)
+    pair = (z[:,0]*3+z[:,1]).bincount(minlength=9)/n
+    grid = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+    with torch.no_grad(): logp = ar.eval().logits(grid, torch.zeros(9).long()).log_softmax(-1)
+    p = logp.gather(2, grid[...,None]).sum((1, 2)).exp()
+    assert p.sum().item()==pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(pair, p, atol=4*.5/n**.5, rtol=0)
+
+def test_class_ids_are_never_sampled():
+    ar = random_ar()
+    with torch.no_grad(): ar.head.weight[:ar.n_cond] *= 100  # classes would win almost every draw
+    seq = ar.sequence(torch.zeros(24, 9).long(), LABELS)[:,:-1]
+    assert (ar.scores(ar.features(seq)).argmax(-1)<ar.n_cond).float().mean()>.8
+    for z in (sample(ar, LABELS), sample(ar, LABELS, scale=2., top_p=.5), greedy(ar, LABELS)):
+        assert z.dtype==torch.int64 and z.shape==(24, 9) and 0<=z.min() and z.max()<13
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=30), st.integers(0, 2**24-1))
+@settings(max_examples=200, deadline=None)
+def test_draw_is_the_inverse_distribution_function(weights, u):
+    w = torch.tensor(weights)
+    w[w<1e-6] = 0
+    if w.sum()==0: w[0] = 1
+    u = torch.tensor([u/2**24])
+    k = draw(w.log()[None], u).item()
+    F = np.cumsum(w.double().numpy()/w.double().sum().item())
+    assert w[k]>0                                       # what has no probability is never drawn
+    assert F[k]>u.item()-1e-5 and (F[k-1] if k else 0)<u.item()+1e-5
+
+# --- the filters -------------------------------------------------------------------------------------------------------
+
+def slow_filter(logits, t, k, p):
+    "The rules, code by code, for one row of distinct numbers."
+    v = [x/t for x in logits]
+    alive = sorted(range(len(v)), key=lambda i: v[i])
+    if 0<k<len(v): alive = alive[-k:]
+    mass = {i:math.exp(v[i]-max(v)) for i in alive}
+    total,gone = sum(mass.values()),0.
+    for i in list(alive):
+        gone += mass[i]/total
+        if gone>1-p or len(alive)==1: break
+        alive.remove(i)
+    return set(alive)
+
+@given(st.integers(0, 10**6), st.integers(2, 40), st.floats(.3, 3), st.integers(0, 45), st.floats(.05, 1))
+@settings(max_examples=300, deadline=None)
+def test_filter_against_brute_force(seed, n, t, k, p):
+    logits = torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).mul(2).float()
+    got = set(filter_logits(logits, t, k, p).isfinite().nonzero().flatten().tolist())
+    want = slow_filter(logits.tolist(), t, k, p)
+    for eps in (1e-5, -1e-5):                           # a mass that lands on 1-p may fall either way
+        if got==want: break
+        want = slow_filter(logits.tolist(), t, k, min(1., p+eps))
+    assert got==want
+
+def test_filter_against_transformers():
+    hf = pytest.importorskip('transformers', reason='transformers is not installed; the brute force stands in')
+    logits = torch.randn(50, 40, generator=torch.Generator().manual_seed(0))*2
+    steps = [hf.TemperatureLogitsWarper(.8), hf.TopKLogitsWarper(12), hf.TopPLogitsWarper(.85)]
+    ref = logits
+    for s in steps: ref = s(None, ref)
+    torch.testing.assert_close(filter_logits(logits, .8, 12, .85), ref)
+
+def test_filter_edges():
+    logits = torch.tensor([[1., 3., 2., 3.]])
+    assert torch.equal(filter_logits(logits), logits)
+    assert torch.equal(filter_logits(logits, top_k=4), logits) and torch.equal(filter_logits(logits, top_k=600), logits)
+    assert filter_logits(logits, top_k=1).isfinite().tolist()==[[False, True, False, True]]  # equal codes, equal fate
+    assert filter_logits(torch.zeros(1, 4), top_p=.5).isfinite().all()
+    assert filter_logits(torch.tensor([[0., 5.]]), top_p=1e-9).isfinite().tolist()==[[False, True]]
+    for kw in (dict(temperature=0.), dict(top_k=-1), dict(top_p=0.), dict(top_p=1.1)):
+        with pytest.raises(ValueError): filter_logits(logits, **kw)
+
+def test_top_k_1_is_greedy():
+    ar = random_ar()
+    assert torch.equal(sample(ar, LABELS, top_k=1, seed=9), greedy(ar, LABELS))
+    assert torch.equal(sample(ar, LABELS, temperature=1e-4, seed=9), greedy(ar, LABELS))
+
+# --- seeds -------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_independent_of_the_batch_size_and_of_the_process(arch):
+    ar,y = random_ar(arch),torch.arange(4).repeat(75)
+    kw = dict(scale=1.75, top_k=8, top_p=.92, seed=11)
+    z = sample(ar, y, **kw)
+    for bs in (1, 7, 64, 1000):
+        if bs==1: assert torch.equal(sample(ar, y[:20], batch_size=1, **kw), z[:20])
+        else: assert torch.equal(sample(ar, y, batch_size=bs, **kw), z)
+    assert torch.equal(torch.cat([sample(ar, y[a:b], first=a, **kw) for a,b in ((0, 100), (100, 101), (101, 300))]), z)
+    torch.manual_seed(99)
+    assert torch.equal(sample(ar, y, **kw), z)          # torch's own generator has no say
+    assert (sample(ar, y, **kw|dict(seed=12))!=z).any(1).float().mean()>.9
+
+def test_uniform_rows_belong_to_images():
+    u = uniforms(500, 64, seed=1)
+    for n,first in ((1, 0), (1, 7), (3, 100), (100, 400)): assert torch.equal(uniforms(n, 64, seed=1, first=first), u[first:first+n])
+    assert torch.equal(uniforms(2, 1, seed=1), uniforms(100, 1, seed=1)[:2])
+    assert u.min()>=0 and u.max()<1 and abs(u.mean()-.5)<.01
+
+def test_mode_is_put_back_and_sampling_is_in_eval_mode():
+    ar = random_ar('gpt2', dropout=.5)
+    ar.train()
+    a = sample(ar, LABELS, seed=1)
+    assert ar.training and torch.equal(sample(ar, LABELS, seed=1), a)
+    ar.eval()
+    sample(ar, LABELS)
+    assert not ar.training
+
+def test_prefix_is_kept_and_continued():
+    ar = random_ar()
+    z = sample(ar, LABELS, seed=1, scale=2.)
+    assert torch.equal(sample(ar, LABELS, seed=1, scale=2., prefix=z[:,:5]), z)  # the same uniforms finish it the same way
+    with pytest.raises(ValueError, match='Want prefix'): sample(ar, LABELS, prefix=z)
+
+def test_a_diverged_network_is_named():
+    ar = random_ar()
+    with torch.no_grad(): ar.head.weight[7] = math.nan
+    with pytest.raises(ValueError, match='not finite'): sample(ar, LABELS)
+    with pytest.raises(ValueError, match='B > 0'): sample(random_ar(), LABELS[:0])
