@@ -33,7 +33,7 @@ class ConvBN(nn.Module):
 
 class FashionCNN(nn.Module):
     "The classifier that scores: 96 features, 10 logits, 240,000 parameters."
-    size = 32 # pixels; other sizes are resized to it
+    size = 32 # pixels; other sizes are resized to it, bicubic with antialiasing
     def __init__(self):
         super().__init__()
         self.body = nn.Sequential(ConvBN(1, 24), ConvBN(24, 48, 2), ConvBN(48, 48), ConvBN(48, 96, 2), ConvBN(96, 96), ConvBN(96, 96, 2))
@@ -42,8 +42,9 @@ class FashionCNN(nn.Module):
     def forward(self,
         u8:Tensor, # (B, 3, H, W) uint8
     ):             # (B, 96) features, (B, 10) logits, both float32
-        x = u8.float().mean(1, keepdim=True)/127.5 - 1
-        if tuple(x.shape[2:]) != (self.size, self.size): x = F.interpolate(x, (self.size, self.size), mode='bilinear', antialias=True)
+        x = u8.float().mean(1, keepdim=True)
+        if tuple(x.shape[2:]) != (self.size, self.size): x = F.interpolate(x, (self.size, self.size), mode='bicubic', antialias=True).clamp(0, 255)
+        x = x/127.5 - 1
         f = self.body(x).float().mean((2, 3))
         return f,self.head(f).float()
 

@@ -7,7 +7,7 @@ __all__ = ['Stats', 'statistics', 'frechet', 'differ', 'inception_score', 'Proto
            'class_consistency']
 
 # %% ../../nbs/71_metrics.scores.ipynb #c0fe52dc
-import json,torch
+import json,numpy as np,torch
 from dataclasses import asdict,dataclass
 from typing import NamedTuple
 from torch import Tensor
@@ -33,7 +33,7 @@ def statistics(
     if len(features.f) < 2: raise ValueError('a covariance needs at least two images')
     if not features.f.isfinite().all(): raise ValueError('the features hold NaN or infinity')
     s = fid_features_to_statistics(features.f)
-    return Stats(torch.from_numpy(s['mu']), torch.from_numpy(s['sigma']), len(features.f), features.made_by, images)
+    return Stats(torch.from_numpy(s['mu']), torch.from_numpy(np.atleast_2d(s['sigma'])), len(features.f), features.made_by, images)
 
 def frechet(
     a:Stats, # of one set
