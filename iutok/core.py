@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PROFILES', 'PACKAGES', 'seed_everything', 'atomic', 'save_json', 'load_json', 'fingerprint', 'project_root',
            'short_path', 'find_path', 'Parameter', 'parse_parameters', 'check_parameters', 'fill_sizes',
-           'read_parameters', 'resolve', 'environment', 'Run', 'read_record', 'start_run']
+           'read_parameters', 'resolve', 'environment', 'Run', 'read_record', 'run_folder', 'start_run']
 
 # %% ../nbs/00_core.ipynb #150c4583
 import ast,hashlib,json,math,os,platform,random,subprocess,tempfile,time
@@ -107,6 +107,7 @@ def find_path(
 
 # %% ../nbs/00_core.ipynb #8258f599
 PROFILES = ('smoke', 'mini', 'paper')
+_LITERAL = (ast.Constant, ast.List, ast.Dict, ast.UnaryOp)
 _TYPES = dict(str=str, int=int, float=(int, float), bool=bool, list=list, dict=dict)
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def parse_parameters(
     "The annotated literals of a cell, by name."
     lines,out = source.splitlines(),{}
     for n in ast.parse(source).body:
-        if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and n.value is not None:
+        if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and isinstance(n.value, _LITERAL):
             _,_,help = lines[n.end_lineno-1][n.end_col_offset:].partition('#')
             out[n.target.id] = Parameter(n.target.id, ast.unparse(n.annotation), ast.literal_eval(n.value), help.strip())
     return out
@@ -226,6 +227,8 @@ class Run:
     @property
     def name(self): return self.folder.name
     @property
+    def cache(self): return self.folder.parent/'cache' # what several runs may share
+    @property
     def id(self): # identity: parameters and used runs
         return fingerprint(self.notebook, {k:v for k,v in self.params.items() if k not in _BOOKKEEPING and k not in self.used},
                            {k:r['id'] for k,r in self.used.items()})
@@ -263,24 +266,28 @@ def read_record(
     if not f.exists(): raise ValueError(f'{short_path(p)} holds no record.json: that run did not finish. Start it again and it continues where it stopped.')
     return load_json(f) | dict(folder=str(f.parent))
 
+def run_folder(
+    params:dict, # every parameter's value, `name`, `run_root` and `profile` among them
+)->Path:         # RUN_ROOT/NAME
+    "Where a run with these parameters writes. `name` is a format string: 'vqkd-{teacher}-s{seed}', or '{tokenizer_name}-decoder' with the folder name of a run it uses."
+    root = Path(params['run_root']) if params.get('run_root') else project_root()/'runs'/params['profile']
+    names = {f'{k}_name':Path(v).name for k,v in params.items() if isinstance(v, str)}
+    return root/params['name'].format(**params, **names)
+
 def start_run(
     notebook:str,      # stem of the notebook, e.g. 'train_vqkd'
     ns:dict,           # the notebook's `globals()`
-    name:str,          # format string of the run's name, e.g. 'vqkd-{teacher}-s{seed}'
 )->Run:
     "Check and fill the parameters of this notebook, make its folder, seed everything."
-    cells = [s for s in ns['In'] if s.strip()]
-    declared = {}
-    for s in cells:
-        try: declared |= parse_parameters(s)
-        except (SyntaxError, ValueError): pass # a cell with magics, or not a parameters cell
-    literal = lambda v: v is None or isinstance(v, (str, int, float, bool, list, dict))
-    known = {'In','Out','sizes'} | set(declared)
-    extra = {k:v for k,v in ns.items() if k not in known and not k.startswith('_') and literal(v)}
-    check_parameters(extra | {k:ns[k] for k in declared}, declared, notebook)
+    declared,given = {},{}
+    for source in ns['In']: # what was executed: the parameters cell, papermill's own cell after it, ...
+        try: body = ast.parse(source).body
+        except SyntaxError: continue # a cell with magics
+        if new := parse_parameters(source): declared,given = new,{}
+        else: given |= {n.targets[0].id:ns[n.targets[0].id] for n in body if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name) and isinstance(n.value, _LITERAL)}
+    check_parameters(given | {k:ns[k] for k in declared}, declared, notebook)
     params = fill_sizes({k:ns[k] for k in declared}, ns.get('sizes', {}))
-    root = Path(params['run_root']) if params.get('run_root') else project_root()/'runs'/params['profile']
-    run = Run(notebook, params, root/(params.get('name') or name.format(**params)))
+    run = Run(notebook, params, run_folder(params))
     run.folder.mkdir(parents=True, exist_ok=True)
     seed_everything(params.get('seed') or 0)
     return run

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor,nn
 from .losses.gan import adaptive_weight,hinge_g,hinge_d
 from .pixels import to_float
+from .quantizers import Quantized
 from .tokenizers import Tokenizer
 
 # %% ../nbs/35_reconstruction.ipynb #f33be706
@@ -27,9 +28,10 @@ class Reconstruct(nn.Module):
         gain:float|None=.8,          # of the adaptive weight; None fixes it to 1
         g_weight:float=1.,           # w_g
         tokens:Tensor=None,          # (N, h, w) given tokens of the data set: encoder and codebook are frozen
-        frozen:bool=False):          # freeze encoder and codebook, but encode every batch (augmented images)
+        frozen:bool=False,           # freeze encoder and codebook, but encode every batch (augmented images)
+        warm:int=0):                 # steps that go around the quantizer
         super().__init__()
-        self.tok,self.l1,self.mse,self.disc_start,self.gain,self.g_weight = tok,l1,mse,disc_start,gain,g_weight
+        self.tok,self.l1,self.mse,self.disc_start,self.gain,self.g_weight,self.warm = tok,l1,mse,disc_start,gain,g_weight,warm
         self._outside = (perceptual, disc, tokens) # frozen or trained by another phase: not submodules
         self.frozen = frozen or tokens is not None
         if self.frozen:
@@ -53,8 +55,9 @@ class Reconstruct(nn.Module):
             with torch.no_grad(): z_q = self.tok.quantizer.decode(tokens[batch.idx].long()) if tokens is not None else self.tok.quantize(x).z_q
             x_hat,q_loss = self.tok.paint(z_q),x.new_zeros(())
         else:
-            x_hat,q = self.tok(x)
-            q_loss = q.loss
+            z = self.tok.latents(x)
+            q = Quantized(z, None, x.new_zeros(())) if step<self.warm else self.tok.quantizer(z)
+            x_hat,q_loss = self.tok.paint(q.z_q),q.loss
         x_hat = x_hat.float()
         l1,mse = F.l1_loss(x_hat, x),F.mse_loss(x_hat, x)
         rec = self.l1*l1 + self.mse*mse

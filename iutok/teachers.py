@@ -132,7 +132,7 @@ def cached_features(
     path = Path(folder)/f'{i.name}-{fingerprint(i.hash, teacher.size, teacher.fast, data_hash, n)}.npy'
     def write(tmp):
         out,at = None,0
-        for b in progress_bar(batches, total=None, leave=False):
+        for b in progress_bar(batches, total='noinfer', leave=False):
             t = teacher(b[0]).half().numpy()
             if out is None: out = np.lib.format.open_memmap(tmp, 'w+', np.float16, (n, *t.shape[1:]))
             out[at:at+len(t)] = t

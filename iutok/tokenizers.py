@@ -74,12 +74,18 @@ class Tokenizer(nn.Module):
     @property
     def device(self): return next((t.device for t in [*self.parameters(), *self.buffers()]), torch.device('cpu'))
 
+    def latents(self,
+        x:Tensor, # (B, 3, S, S) in [-1, 1]
+    )->Tensor:    # (B, D, h, w), before quantisation
+        "Encode, with gradients."
+        z = self.encoder(x)
+        return z if self.post_encode is None else self.post_encode(z)
+
     def quantize(self,
         x:Tensor, # (B, 3, S, S) in [-1, 1]
     )->Quantized: # z_q (B, D, h, w), idx (B, h, w), loss ()
         "Encode and quantise, with gradients."
-        z = self.encoder(x)
-        return self.quantizer(z if self.post_encode is None else self.post_encode(z))
+        return self.quantizer(self.latents(x))
 
     def paint(self,
         z_q:Tensor, # (B, D, h, w)

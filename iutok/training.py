@@ -7,7 +7,7 @@ __all__ = ['warmup_cosine', 'constant', 'Phase', 'decay_groups', 'Objective', 's
            'loader', 'fit']
 
 # %% ../nbs/03_training.ipynb #917a0834
-import csv,math,random,time
+import csv,math,random,sys,time
 from collections.abc import Callable,Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,7 +194,8 @@ def fit(
             save_checkpoint(ckpt, phases, step, run_id, avg, before+time.time()-began, dict(rows=curves.rows, sums=curves.sums))
             curves.save()
 
-    bar = progress_bar(loader(batches, start, until, workers), total=until-start, leave=False)
+    watched = sys.stdout.isatty() or 'ipykernel' in sys.modules # no bar in a log file
+    bar = progress_bar(loader(batches, start, until, workers), total=until-start, leave=False, display=watched)
     for step,batch in enumerate(bar, start):
         batch = send_to_device(batch, acc.device)
         for k,p in phases.items():

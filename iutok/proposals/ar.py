@@ -21,9 +21,9 @@ def attend(
     "Causal attention; query i of l sees the first s-l+i+1 positions."
     l,s = q.shape[2],k.shape[2]
     mask = None if l in (1, s) else torch.ones(l, s, dtype=torch.bool, device=q.device).tril(s-l)
-    if q.device.type=='cpu': q,k,v = q.float(),k.float(),v.float()
+    dtype = torch.float32 if q.device.type=='cpu' else v.dtype
     with torch.autocast('cpu', enabled=False):
-        return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=l==s)
+        return F.scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype), mask, dropout_p=dropout, is_causal=l==s)
 
 # %% ../../nbs/51_proposals.ar.ipynb #94aa5c9c
 def rope_table(
@@ -39,10 +39,10 @@ def rotate(
     x:Tensor,   # (..., l, d) queries or keys
     cos:Tensor, # (l, d) from `rope_table`
     sin:Tensor, # (l, d)
-)->Tensor:      # (..., l, d)
+)->Tensor:      # (..., l, d) float32
     "Rotate every pair of entries by its position's angle."
     a,b = x.chunk(2, -1)
-    return (x*cos+torch.cat([-b, a], -1)*sin).type_as(x)
+    return x*cos+torch.cat([-b, a], -1)*sin
 
 # %% ../../nbs/51_proposals.ar.ipynb #41665f1b
 class Attention(nn.Module):
@@ -62,7 +62,7 @@ class Attention(nn.Module):
         if cache is not None:
             stop = start+x.shape[1]
             cache[0,:,:,start:stop],cache[1,:,:,start:stop] = k,v
-            k,v = cache[:,:,:,:stop].type_as(q)
+            k,v = cache[:,:,:,:stop]
         y = attend(q, k, v, self.dropout if self.training else 0.)
         return F.dropout(self.out(rearrange(y, 'b h l d -> b l (h d)')), self.dropout, self.training)
 
