@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FASHION', 'DEBIAN', 'INDEX_VERSION', 'ImageSet', 'MemorySet', 'asset', 'cache_dir', 'open_rgb', 'list_folder',
-           'by_hash', 'write_atomic', 'check_files', 'FolderSet', 'load_images', 'epoch_order', 'step_indices', 'Batch',
-           'Batches', 'sequential']
+           'by_hash', 'check_files', 'FolderSet', 'load_images', 'epoch_order', 'step_indices', 'Batch', 'Batches',
+           'sequential']
 
 # %% ../nbs/01_data.ipynb #d2e5c9b4
 import gzip,hashlib,io,json,lzma,os,numpy as np,torch,torch.nn.functional as F
@@ -16,6 +16,7 @@ from typing import NamedTuple
 from PIL import Image,UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader
+from .core import load_json,save_json
 from .pixels import N_UNIFORM,as_batch,crop_boxes,named_transform,resize_boxes,square,to_float,to_rgb,to_uint8
 from warnings import catch_warnings,simplefilter
 
@@ -165,15 +166,6 @@ def by_hash(
     return 'test' if int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) < .1*2**32 else 'train'
 
 # %% ../nbs/01_data.ipynb #e1deffc9
-def write_atomic(
-    path:Path, # the file
-    text:str): # what it shall hold
-    "Write a file whole or not at all, its folder included."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    tmp.write_text(text)
-    os.replace(tmp, path)
-
 def _verdict(path):
     "Empty for a usable file, else the reason it is not."
     try: open_rgb(path)
@@ -186,8 +178,8 @@ def check_files(
     index:Path, # where the verdicts are kept
 )->dict:        # file: [size in bytes, time, verdict]; the verdict is empty or the reason why the file cannot be used
     "Open every file that is new or changed since the index was written."
-    try: known = json.loads(index.read_text())
-    except (OSError, ValueError): known = {}
+    try: known = load_json(index)
+    except ValueError: known = {} # none yet, or broken
     known = known['files'] if known.get('version') == INDEX_VERSION else {}
     stamps = {f:[s.st_size, s.st_mtime_ns] if (p := root/f).exists() and (s := p.stat()) else [0, 0] for f in files}
     new = [f for f in files if known.get(f, [])[:2] != stamps[f]]
@@ -196,7 +188,7 @@ def check_files(
         part = new[i:i+20_000]
         with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool: verdicts = list(pool.map(_verdict, [root/f for f in part]))
         known.update({f:[*stamps[f], v] for f,v in zip(part, verdicts)})
-        write_atomic(index, json.dumps(dict(version=INDEX_VERSION, root=str(root), files=known)))
+        save_json(index, dict(version=INDEX_VERSION, root=str(root), files=known))
     return {f:known[f] for f in files}
 
 # %% ../nbs/01_data.ipynb #7ff3ad0f
