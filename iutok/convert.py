@@ -9,6 +9,7 @@ __all__ = ['TAMING', 'LLAMAGEN', 'BEITV2', 'NETS', 'read_checkpoint', 'rename', 
 
 # %% ../nbs/41_convert.ipynb #fa655d6c
 import math,pickle,re,torch
+from functools import cache
 from pathlib import Path
 from torch import nn
 from .losses.gan import PatchGAN
@@ -75,6 +76,7 @@ BEITV2 = [('quantize.embedding.weight', 'quantizer.codebook')] + [row for s in (
     (f'{s[:-1]}_task_layer.{{i}}', f'{s}.task.{{i}}')]]
 
 # %% ../nbs/41_convert.ipynb #ac549631
+@cache
 def _regex(name): # 'down.{i}.attn' -> a pattern that captures i, and the rest of the key
     parts = re.escape(name).replace(r'\{s\}', '(?P<s>encoder|decoder)')
     return re.compile(re.sub(r'\\\{([ijr])\\\}', r'(?P<\1>\\d+)', parts)+r'(?P<rest>(\..*)?)$')
@@ -177,7 +179,9 @@ def check_state(
     return state
 
 # %% ../nbs/41_convert.ipynb #72d26925
-def _to_ours(state, rules, drop=()):
+_CONV = ('encoder', 'post_encode', 'quantizer', 'pre_decode', 'decoder')
+
+def _to_ours(state, rules, parts, drop=()):
     state = fuse_qkv({k:v for k,v in state.items() if not k.startswith(tuple(drop))})
     state = {k.replace('.nin_shortcut.', '.shortcut.').replace('.proj_out.', '.proj.'):v for k,v in state.items()}
     levels = _count(state, 'decoder.up')
@@ -185,8 +189,9 @@ def _to_ours(state, rules, drop=()):
     lost = [k for k,n in names.items() if n is None]
     if lost: raise ValueError(f'no rule for {len(lost)} of {len(state)} tensors: {", ".join(lost[:4])}')
     out = {names[k]:v for k,v in state.items()}
-    if 'quantizer.codebook' in out: out['quantizer.initialised'] = torch.tensor(True)  # so that training does not start the codebook again
-    return check_state(out)
+    absent = set(parts)-{k.split('.')[0] for k in out}
+    if absent: raise ValueError(f'these weights are incomplete: {", ".join(sorted(absent))} missing')
+    return check_state({**out, 'quantizer.initialised': torch.tensor(True)})  # so that training does not start the codebook again
 
 def _to_theirs(state, rules):
     flipped = [(b, a) for a,b in rules]
@@ -209,7 +214,7 @@ def from_taming(
     source:str|Path|dict, # a taming-transformers VQGAN .ckpt, or its state dict
 )->dict:                  # encoder, post_encode, quantizer, pre_decode, decoder and, where it is there, discriminator
     "VQGAN weights of taming-transformers under our names; ValueError unless every tensor finds its place."
-    return _to_ours(_state(source, 'state_dict'), TAMING, drop=['loss.perceptual_loss.'])
+    return _to_ours(_state(source, 'state_dict'), TAMING, _CONV, ['loss.perceptual_loss.'])
 
 def to_taming(
     state:dict, # under our names
@@ -223,7 +228,7 @@ def from_llamagen(
     "VQ weights of LlamaGen under our names; ValueError unless every tensor finds its place."
     d = source if isinstance(source, dict) else read_checkpoint(source)
     disc = d['discriminator'] if isinstance(d.get('discriminator'), dict) else {}
-    return _to_ours({**_state(d, 'ema', 'model', 'state_dict'), **disc}, LLAMAGEN, drop=['quantize.codebook_used'])
+    return _to_ours({**_state(d, 'ema', 'model', 'state_dict'), **disc}, LLAMAGEN, _CONV, ['quantize.codebook_used'])
 
 def to_llamagen(
     state:dict, # under our names
@@ -239,7 +244,7 @@ def from_beitv2(
     "VQ-KD weights of BEiT v2 under our names; ValueError unless every tensor finds its place."
     drop = ['quantize.cluster_size', 'quantize.embedding.cluster_size', 'quantize.embedding.embed_avg', 'quantize.embedding.initted',
             'scaling_layer.', 'teacher_model.']
-    return _to_ours(_state(source, 'model', 'state_dict'), BEITV2, drop if decoder else [*drop, 'decoder.', 'decode_task_layer.'])
+    return _to_ours(_state(source, 'model', 'state_dict'), BEITV2, ('encoder', 'quantizer'), drop if decoder else [*drop, 'decoder.', 'decode_task_layer.'])
 
 def to_beitv2(
     state:dict, # under our names, feature decoder included
