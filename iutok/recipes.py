@@ -10,6 +10,7 @@ import torch
 from torch import Tensor,nn
 from .core import Run
 from .losses.gan import PatchGAN
+from .losses.recon import PERCEPTUAL
 from .nets.conv import ConvDecoder,ConvEncoder
 from .nets.vit import ViT
 from .quantizers import NormEMA
@@ -44,7 +45,7 @@ def student_tokenizer(
                      feature_decoder=ViT(in_channels=run.dim, patch=1, depth=1, out_channels=channels, **vit), image_size=run.image_size)
 
 # %% ../nbs/38_recipes.ipynb #1b604c97
-PIXEL_KEYS = ('steps','batch_size','lr','lr_final','warmup','l1','mse','gan','gan_start','gan_gain','disc_depth','disc_width','disc_lr','warm','transform','width','mults','n_res','latent','attention','precision')
+PIXEL_KEYS = ('steps','batch_size','lr','lr_final','warmup','l1','mse','perceptual','gan','gan_start','gan_gain','disc_depth','disc_width','disc_lr','warm','transform','width','mults','n_res','latent','attention','precision')
 
 def pixel_phases(
     run:Run,            # its PIXEL_KEYS
@@ -52,10 +53,12 @@ def pixel_phases(
     tokens:Tensor=None, # (N, h, w) given tokens: train only what paints them
     frozen:bool=False,  # train only what paints, but encode every batch
 )->dict[str,Phase]:
-    "The phases that train a tokenizer on pixels, or the pixel decoder of a frozen one."
+    "The phases that train a tokenizer on pixels, or the pixel decoder of a frozen one; an unknown perceptual loss raises a ValueError."
+    if run.perceptual not in ('none', *PERCEPTUAL): raise ValueError(f"perceptual must be none, {' or '.join(PERCEPTUAL)}, got {run.perceptual!r}.")
+    perceptual = None if run.perceptual=='none' else PERCEPTUAL[run.perceptual]()
     disc = PatchGAN(depth=run.disc_depth, width=run.disc_width) if run.gan else None
     start = int(run.gan_start*run.steps)
-    g = Reconstruct(tok, run.l1, run.mse, disc=disc, disc_start=start, gain=run.gan_gain, g_weight=run.gan, tokens=tokens, frozen=frozen, warm=int(run.warm*run.steps))
+    g = Reconstruct(tok, run.l1, run.mse, perceptual, disc, disc_start=start, gain=run.gan_gain, g_weight=run.gan, tokens=tokens, frozen=frozen, warm=int(run.warm*run.steps))
     adam = lambda ps,lr: torch.optim.Adam(ps, lr=lr, betas=(.5, .9))
     rate = lambda lr: warmup_cosine(lr, run.steps, int(run.warmup*run.steps), final=lr*run.lr_final)
     phases = dict(g=Phase(g, adam(g.trainable, run.lr), rate(run.lr)))

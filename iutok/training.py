@@ -146,9 +146,9 @@ def loader(
     stop:int,        # one past the last
     workers:int=0,   # processes that prepare batches; 0: this one
 )->Iterator:
-    "Batches `start` to `stop-1`. A batch depends on its step alone, so any number of workers gives the same ones."
+    "Batches `start` to `stop-1`. A batch depends on its step alone, so any number of workers gives the same ones. Draws nothing from torch's own random numbers."
     if not workers: return (batches[s] for s in range(start, stop))
-    return iter(torch.utils.data.DataLoader(_Steps(batches), batch_size=None, sampler=range(start, stop), num_workers=workers, persistent_workers=False))
+    return iter(torch.utils.data.DataLoader(_Steps(batches), batch_size=None, sampler=range(start, stop), num_workers=workers, generator=torch.Generator()))
 
 class _Steps(torch.utils.data.Dataset):
     def __init__(self, batches): self.batches = batches
