@@ -210,6 +210,10 @@ def environment()->dict:
 # %% ../nbs/00_core.ipynb #29f0acfd
 _BOOKKEEPING = ('name', 'run_root') # parameters that do not change what is computed
 
+def _portable(v): # absolute paths of the project become relative ones, in lists too
+    if isinstance(v, list): return [_portable(x) for x in v]
+    return short_path(v) if isinstance(v, str) and v.startswith('/') else v
+
 @dataclass
 class Run:
     "A notebook being executed: its parameters, its folder, and in the end its record."
@@ -230,7 +234,7 @@ class Run:
     def cache(self): return self.folder.parent/'cache' # what several runs may share
     @property
     def id(self): # identity: parameters and used runs
-        return fingerprint(self.notebook, {k:v for k,v in self.params.items() if k not in _BOOKKEEPING and k not in self.used},
+        return fingerprint(self.notebook, {k:_portable(v) for k,v in self.params.items() if k not in _BOOKKEEPING and k not in self.used},
                            {k:r['id'] for k,r in self.used.items()})
 
     def use(self,
@@ -246,7 +250,7 @@ class Run:
         **extra,       # protocol, frozen, ... : JSON-able
     )->dict:           # the record, as written
         "Write record.json, the only thing that tables read. Its presence says that the run is finished."
-        params = {k:(short_path(find_path(v)) if k in self.used else v) for k,v in self.params.items() if k not in _BOOKKEEPING}
+        params = {k:_portable(v) for k,v in self.params.items() if k not in _BOOKKEEPING}
         r = dict(run=self.name, notebook=self.notebook, id=self.id, profile=self.params['profile'], seed=self.params.get('seed'), metrics=metrics, params=params,
                  uses={k:dict(run=u['run'], id=u['id']) for k,u in self.used.items()}, **extra,
                  seconds=round(time.time()-self.started+self.before, 1), **environment(), finished=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
