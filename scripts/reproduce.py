@@ -1,0 +1,83 @@
+"Run the workflow of the main job, show how far it is, and print the table."
+import argparse, json, os, re, signal, subprocess, sys, time
+from pathlib import Path
+from iutok.core import PROFILES, load_json, project_root, resolve
+
+ROOT = project_root()
+
+def overrides(words): # train_ar.steps=500 -> {'train_ar': {'steps': 500}}, checked against the notebooks
+    sys.path.insert(0, str(ROOT/'scripts'))
+    from run import value
+    from iutok.core import read_parameters
+    out = {}
+    for w in words:
+        m = re.fullmatch(r'(\w+)\.(\w+)=(.*)', w)
+        if not m: sys.exit(f"scripts/reproduce: '{w}' is not of the form NOTEBOOK.parameter=value, e.g. train_ar.steps=500.")
+        nb,k,v = m.groups()
+        f = ROOT/'nbs'/f'{nb}.ipynb'
+        if not f.exists(): sys.exit(f"scripts/reproduce: there is no notebook '{nb}'.")
+        declared,_ = read_parameters(f)
+        out.setdefault(nb, {})[k] = value(v, declared[k].type if k in declared else 'str')
+        try: resolve(f, out[nb])
+        except ValueError as e: sys.exit(f'scripts/reproduce: {e}')
+    return out
+
+def clock(s): return f'{int(s)//60}:{int(s)%60:02d}'
+
+def status(folder, log): # one line: runs done, and where the current ones are
+    done = re.findall(r'(\d+) of (\d+) steps', log)
+    parts = [f'{done[-1][0]} of {done[-1][1]} runs done' if done else 'starting']
+    for p in sorted(folder.glob('*/progress.json'), key=os.path.getmtime):
+        if time.time()-p.stat().st_mtime<15 and not (p.parent/'record.json').exists():
+            try: j = load_json(p)
+            except ValueError: continue
+            parts.append(f"{p.parent.name} {j['step']}/{j['steps']}, {j['images_per_s']:.0f} images/s, {clock(j['eta'])} left")
+    return '; '.join(parts)
+
+def main():
+    ap = argparse.ArgumentParser(prog='scripts/reproduce')
+    ap.add_argument('--profile', default='mini', choices=PROFILES)
+    ap.add_argument('--cores', type=int, default=os.cpu_count())
+    ap.add_argument('overrides', nargs='*', help='NOTEBOOK.parameter=value')
+    a = ap.parse_args()
+    folder = ROOT/'runs'/a.profile
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder/'workflow.log'
+    config = [f'profile={a.profile}', f'overrides={json.dumps(overrides(a.overrides))}']
+    cmd = [sys.executable, '-m', 'snakemake', '-s', str(ROOT/'scripts'/'Snakefile'), '--directory', str(folder), '--cores', str(a.cores), '--keep-going', '--rerun-incomplete', '--nolock',
+           '--rerun-triggers', 'mtime', 'params', 'input', '--config', *config]
+    print(f'The main job, profile {a.profile}, on {a.cores} cores. Finished runs are kept in runs/{a.profile}; the workflow\'s log is runs/{a.profile}/workflow.log.', flush=True)
+    began,said,shown = time.time(),0.,set()
+    with path.open('w') as log:
+        p = subprocess.Popen(cmd, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            while p.poll() is None:
+                time.sleep(.5)
+                text = path.read_text()
+                finished = {f.parent.name for f in folder.glob('*/record.json') if f.stat().st_mtime>began}
+                for name in sorted(finished-shown): print(f'[{clock(time.time()-began)}] {name} finished', flush=True)
+                shown |= finished
+                if sys.stdout.isatty(): print(f'\r\033[K[{clock(time.time()-began)}] {status(folder, text)}'[:150], end='', flush=True)
+                elif time.time()-said>30: said = time.time(); print(f'[{clock(time.time()-began)}] {status(folder, text)}', flush=True)
+        except KeyboardInterrupt:
+            os.killpg(p.pid, signal.SIGTERM)
+            p.wait()
+            sys.exit(f'\nStopped. Call scripts/reproduce --profile {a.profile} again and it continues where it was.')
+    if sys.stdout.isatty(): print('\r\033[K', end='')
+    if p.returncode:
+        text = path.read_text()
+        failed = re.findall(r'Error in rule (\w+):.*?log: (\S+)', text, re.S)
+        for rule,l in dict(failed).items():
+            tail = (folder/l).read_text().strip().splitlines()[-12:] if (folder/l).exists() else []
+            print(f'\n{rule} failed; its log is runs/{a.profile}/{l} and ends:\n  '+'\n  '.join(tail))
+        sys.exit(f'\nThe workflow stopped; its log is runs/{a.profile}/workflow.log. Mend the cause and call scripts/reproduce again: finished runs are kept.')
+    sys.path.insert(0, str(ROOT))
+    import pandas as pd
+    from iutok.analysis import show_table
+    p = load_json(folder/'table1_tokenizers'/'record.json')['protocol']
+    df = pd.read_csv(folder/'table1_tokenizers.csv')
+    print(show_table(df, p['fd']).to_string())
+    print(f"\n{p['fd']}: features of {p['extractor']}, {p['n_images']:,} images against {p['n_reference']:,} of {p['reference']}. ± is half the distance between two seeds of the proposal network.")
+    print(f"Table: runs/{a.profile}/table1_tokenizers.csv\nReport: runs/{a.profile}/report.html\nDone in {clock(time.time()-began)}.")
+
+if __name__=='__main__': main()
