@@ -1,0 +1,80 @@
+"What every tokenizer promises, whatever it is made of."
+from types import SimpleNamespace
+import pytest,torch
+from PIL import Image
+from iutok.clustering import cluster_teacher
+from iutok.core import seed_everything
+from iutok.data import load_images
+from iutok.quantizers import FSQ,VQ
+from iutok.recipes import conv_decoder,conv_tokenizer,student_tokenizer
+from iutok.tokenizers import Connector,TeacherEncoder,Tokenizer
+
+RUN = SimpleNamespace(width=8, mults=[1, 1, 2], n_res=1, latent=8, attention=True, image_size=32, patch=4, student_width=32, student_depth=1, student_heads=2, n_codes=24, dim=6, seed=0)
+
+def painted(tok): # with a pixel decoder
+    tok.decoder,tok.pre_decode = conv_decoder(RUN),Connector([tok.quantizer.dim, RUN.latent])
+    return tok
+
+def cluster():
+    enc = TeacherEncoder('effnet', size=128)
+    return painted(cluster_teacher(enc, torch.randn(500, 112), 24, 32, iters=2))
+
+TOKENIZERS = dict(vqgan=lambda: conv_tokenizer(RUN, VQ(24, 6)), fsq=lambda: conv_tokenizer(RUN, FSQ([4, 3, 2]), convs=2), vqkd=lambda: painted(student_tokenizer(RUN, 112)), cluster=cluster)
+
+@pytest.fixture(params=TOKENIZERS, scope='module')
+def tok(request):
+    seed_everything(0)
+    return TOKENIZERS[request.param]().eval()
+
+@pytest.fixture(scope='module')
+def u8(): return torch.stack([load_images('fashion', 'test').uint8(i, 32) for i in range(5)])
+
+def test_round_trip(tok, u8):
+    idx = tok.encode(u8)
+    assert idx.shape==(5, 8, 8) and idx.dtype==torch.int64 and 0<=idx.min() and idx.max()<tok.n_codes
+    x_hat = tok.decode(idx)
+    assert x_hat.shape==(5, 3, 32, 32) and x_hat.dtype==torch.float32 and 0<=x_hat.min() and x_hat.max()<=1
+    assert torch.equal(tok.reconstruct(u8), x_hat)
+
+def test_every_way_in_gives_the_same_codes(tok, u8):
+    idx = tok.encode(u8)
+    pil = [Image.fromarray(i.permute(1, 2, 0).numpy()) for i in u8]
+    assert torch.equal(tok.encode(pil), idx)
+    assert torch.equal(tok.encode(u8/255), idx)
+    assert torch.equal(tok.encode(pil[0]), idx[:1])
+    assert torch.equal(tok.encode(u8, batch_size=2), idx)
+
+def test_saved_and_loaded_is_the_same(tok, u8, tmp_path):
+    tok.save(tmp_path)
+    again = Tokenizer.load(tmp_path)
+    assert torch.equal(again.encode(u8), tok.encode(u8)) and torch.equal(again.reconstruct(u8), tok.reconstruct(u8))
+    assert again.fingerprint()==tok.fingerprint() and again.n_codes==tok.n_codes
+    files = {p.name for p in tmp_path.iterdir()}
+    assert files=={'tokenizer.json','tokenizer.safetensors'}
+
+def test_a_decoder_does_not_change_the_codes(tok):
+    before = tok.fingerprint(encoding_only=True)
+    w = tok.decoder.last_layer
+    with torch.no_grad(): w.add_(.1)
+    assert tok.fingerprint(encoding_only=True)==before
+    with torch.no_grad(): w.sub_(.1)
+
+def test_cluster_keeps_the_teacher_out_of_its_file(tmp_path):
+    tok = cluster()
+    tok.save(tmp_path)
+    assert not any(k.startswith('encoder') for k in tok.state_dict())
+    text = (tmp_path/'tokenizer.json').read_text()
+    assert tok.encoder.config()['hash'] in text
+    (tmp_path/'tokenizer.json').write_text(text.replace(tok.encoder.config()['hash'], 'deadbeef0000'))
+    with pytest.raises(ValueError, match='made with weights deadbeef0000'): Tokenizer.load(tmp_path)
+
+@pytest.mark.parametrize('bad,message', [
+    (torch.rand(2, 1, 32, 32), r'\(B, 3, H, W\)'), (torch.rand(2, 3, 32, 32)*2-1, r'\[0, 1\]'), (torch.ones(2, 3, 32, 32, dtype=torch.int64), 'uint8 or float'), ('cat.png', 'neither')])
+def test_bad_images_are_refused_in_one_sentence(bad, message):
+    tok = conv_tokenizer(RUN, VQ(24, 6))
+    with pytest.raises((ValueError, TypeError), match=message) as e: tok.encode(bad)
+    assert '\n' not in str(e.value)
+
+def test_ids_out_of_range_are_refused():
+    tok = conv_tokenizer(RUN, VQ(24, 6))
+    with pytest.raises(ValueError, match='outside'): tok.decode(torch.full((1, 8, 8), 24))
