@@ -1,0 +1,109 @@
+"The main job at smoke size, in a copy of the clone: from nothing to the table, then again, then with one parameter changed."
+import csv,json,os,re,shutil,subprocess,sys,time
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+@pytest.fixture(scope='module')
+def clone(tmp_path_factory): # what a user has after git clone, without the history
+    d = tmp_path_factory.mktemp('clone')
+    for n in ('iutok','nbs','scripts','settings.ini','README.md'):
+        (shutil.copytree if (ROOT/n).is_dir() else shutil.copy)(ROOT/n, d/n)
+    return d
+
+def call(clone, *args, check=True):
+    env = os.environ | dict(PYTHONPATH=str(clone), COLUMNS='150')
+    r = subprocess.run([sys.executable, *args], cwd=clone, env=env, capture_output=True, text=True)
+    if check: assert r.returncode==0, r.stdout[-3000:]+r.stderr[-3000:]
+    return r
+
+def reproduce(clone, *args, **kw): return call(clone, 'scripts/reproduce.py', '--profile', 'smoke', *args, **kw)
+
+@pytest.fixture(scope='module')
+def done(clone): return reproduce(clone).stdout
+
+def records(clone): return {p.parent.name:json.loads(p.read_text()) for p in (clone/'runs'/'smoke').glob('*/record.json')}
+
+def test_prints_the_table_and_names_the_report(clone, done):
+    for word in ('VQGAN','FSQ','VQ-KD','Cluster','codebook usage','AR PPL, small','gFD-fashion, large','class consistency','linear probe','PSNR'): assert word in done, word
+    page = (clone/'runs'/'smoke'/'report.html').read_text()
+    assert page.count('data:image/png') >= 16 and 'http' not in re.sub('xmlns="[^"]*"', '', page)
+
+def test_four_rows_and_no_empty_cell(clone, done):
+    rows = list(csv.DictReader((clone/'runs'/'smoke'/'table1_tokenizers.csv').open()))
+    assert [r['tokenizer'] for r in rows]==['VQGAN','FSQ','VQ-KD (effnet)','Cluster (effnet)']
+    assert all(v!='' for r in rows for v in r.values())
+    assert all(int(r['seeds_small'])>=2 and int(r['seeds_large'])>=1 for r in rows)
+
+def test_records_say_what_they_were(clone, done):
+    rs = records(clone)
+    assert len(rs)==23
+    for r in rs.values():
+        assert {'id','params','metrics','git','versions','hardware','seconds','uses','profile'} <= set(r)
+        assert str(clone) not in json.dumps(r)
+    ar = rs['vqkd-effnet-s0-decoder-ar-small-s1']
+    assert ar['uses']['tokenizer']['id']==rs['vqkd-effnet-s0-decoder']['id'] and ar['seed']==1
+    frozen = [r['frozen'] for k,r in rs.items() if k.endswith('-ar-small-s0')]
+    assert len(frozen)==4 and all(f==frozen[0] for f in frozen)
+    assert rs['vqgan-s0-ar-small-s0']['frozen']['order']!=rs['vqgan-s0-ar-small-s1']['frozen']['order']
+
+def test_a_second_call_runs_nothing(clone, done):
+    before = {k:r['finished'] for k,r in records(clone).items()}
+    began = time.time()
+    out = reproduce(clone).stdout
+    assert {k:r['finished'] for k,r in records(clone).items()}==before
+    assert 'Cluster' in out and 'Nothing to be done' in (clone/'runs'/'smoke'/'workflow.log').read_text()
+
+def test_a_changed_parameter_reruns_what_depends_on_it(clone, done):
+    dry = [sys.executable, '-m', 'snakemake', '-s', str(clone/'scripts'/'Snakefile'), '--directory', str(clone/'runs'/'smoke'), '--cores', '1', '--dry-run', '--rerun-triggers', 'mtime', 'params', 'input',
+           '--config', 'profile=smoke', 'overrides='+json.dumps(dict(train_fsq=dict(steps=21)))]
+    r = subprocess.run(dry, cwd=clone, env=os.environ | dict(PYTHONPATH=str(clone)), capture_output=True, text=True)
+    planned = set(re.findall(r'output: (\S+)/record.json', r.stdout+r.stderr))
+    assert planned=={'fsq-s0','fsq-s0-ar-small-s0','fsq-s0-ar-small-s1','fsq-s0-ar-large-s0','fsq-s0-scores','table1_tokenizers'}
+
+def test_a_default_changed_in_a_notebook_reruns_too(clone, done):
+    nb = clone/'nbs'/'train_decoder.ipynb'
+    text = nb.read_text()
+    assert 'l1:float = 1.' in text
+    nb.write_text(text.replace('l1:float = 1.', 'l1:float = 2.'))
+    try:
+        r = subprocess.run([sys.executable, '-m', 'snakemake', '-s', str(clone/'scripts'/'Snakefile'), '--directory', str(clone/'runs'/'smoke'), '--cores', '1', '--dry-run', '--rerun-triggers', 'mtime', 'params', 'input',
+                            '--config', 'profile=smoke', 'overrides={}'], cwd=clone, env=os.environ | dict(PYTHONPATH=str(clone)), capture_output=True, text=True)
+    finally: nb.write_text(text)
+    planned = set(re.findall(r'output: (\S+)/record.json', r.stdout+r.stderr))
+    assert {'vqkd-effnet-s0-decoder','cluster-effnet-s0-decoder'} <= planned and not any(p.startswith(('vqgan','fsq')) for p in planned) and 'vqkd-effnet-s0' not in planned
+
+def test_rows_that_differ_in_more_than_the_tokenizer_are_refused(clone, done):
+    from iutok.analysis import table1
+    rows = [records(clone)[f'{n}-scores'] for n in ('vqgan-s0','fsq-s0')]
+    rows[1]['frozen']['small-s0']['budget']['steps'] = 99
+    with pytest.raises(ValueError, match='cannot stand in one table: small-s0.budget.steps is 20 and 99'): table1(rows)
+
+@pytest.mark.parametrize('words,message', [
+    (['train_vqgan', 'n_code=3'], "no parameter 'n_code'; did you mean 'n_codes'"), (['train_vqgan', 'n_codes=many'], "'n_codes' must be int, got 'many'"),
+    (['train_vqgan', 'profile=tiny'], 'profile must be one of smoke, mini, paper'), (['train_gan'], "no runner notebook 'train_gan'"), (['train_vqgan', 'seed'], 'not of the form name=value')])
+def test_run_stops_at_once_on_wrong_words(clone, words, message):
+    r = call(clone, 'scripts/run.py', *words, check=False)
+    assert r.returncode!=0 and message in r.stderr and 'Traceback' not in r.stderr
+
+def test_papermill_alone_stops_on_an_unknown_parameter(clone, tmp_path):
+    import papermill as pm
+    with pytest.raises(pm.PapermillExecutionError, match="no parameter 'n_code'; did you mean 'n_codes'"):
+        pm.execute_notebook(clone/'nbs'/'train_vqgan.ipynb', tmp_path/'out.ipynb', dict(profile='smoke', n_code=3), cwd=clone/'nbs', progress_bar=False)
+
+def test_a_failed_run_names_its_log(clone, done):
+    r = reproduce(clone, 'train_cluster.teacher=clap', check=False)
+    assert r.returncode!=0
+    assert 'train_cluster failed; its log is runs/smoke/logs/cluster-effnet-s0.log' in r.stdout and "There is no teacher 'clap'" in r.stdout and 'runs/smoke/workflow.log' in r.stderr
+
+def test_unknown_override_is_refused_before_anything_runs(clone):
+    r = reproduce(clone, 'train_ar.stepz=3', check=False)
+    assert r.returncode!=0 and "did you mean 'steps'" in r.stderr
+
+def test_readme_lines_run(clone, done):
+    code = re.search(r'```python\n(.*?from iutok\.tokenizers import Tokenizer.*?)```', (ROOT/'README.md').read_text(), re.S)[1]
+    assert len([l for l in code.strip().splitlines() if l.strip()])<=7
+    script = clone/'readme.py'
+    script.write_text(code.replace('runs/mini/', 'runs/smoke/'))
+    call(clone, script.name)
