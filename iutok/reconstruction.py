@@ -52,7 +52,7 @@ class Reconstruct(nn.Module):
         perceptual,disc,tokens = self._outside
         x = to_float(batch.u8)
         if self.frozen:
-            with torch.no_grad(): z_q = self.tok.quantizer.decode(tokens[batch.idx].long()) if tokens is not None else self.tok.quantize(x).z_q
+            with torch.no_grad(): z_q = self.tok.quantizer.decode(tokens[batch.idx.to(tokens.device)].to(x.device).long()) if tokens is not None else self.tok.quantize(x).z_q
             x_hat,q_loss = self.tok.paint(z_q),x.new_zeros(())
         else:
             z = self.tok.latents(x)

@@ -90,6 +90,7 @@ class FrozenTeacher(nn.Module):
     )->Tensor:         # (B, C, h, w) float32 features
         "Features of a batch of images; wrong shapes and ranges raise a ValueError."
         if images.ndim!=4 or images.shape[1]!=3: raise ValueError(f'A teacher takes images (B, 3, H, W), got {tuple(images.shape)}.')
+        if images.device!=self.mean.device: self.to(images.device)
         if images.dtype==torch.uint8: x = images.float()/255
         elif images.is_floating_point():
             x = images.float()
@@ -133,7 +134,7 @@ def cached_features(
     def write(tmp):
         out,at = None,0
         for b in progress_bar(batches, total='noinfer', leave=False):
-            t = teacher(b[0]).half().numpy()
+            t = teacher(b[0]).half().cpu().numpy()
             if out is None: out = np.lib.format.open_memmap(tmp, 'w+', np.float16, (n, *t.shape[1:]))
             out[at:at+len(t)] = t
             at += len(t)
