@@ -47,7 +47,7 @@ def table1(
     out = []
     for r in rows:
         m,t = r['metrics'],r['tokenizer']
-        teacher = f" ({r['teacher_name']})" if r.get('teacher_name') else ''
+        teacher = f" ({t['teacher']['name']})" if t.get('teacher') else ''
         row = dict(tokenizer=NAMES.get(t['kind'], t['kind'])+teacher, K=t['n_codes'], dim=t['dim'], usage=m['usage'], codebook_perplexity=m['codebook_perplexity'], rfd=m['rfd'], psnr=m['psnr'])
         for size in dict.fromkeys(g['size'] for g in r['generations']):
             gs = [g for g in r['generations'] if g['size']==size]
