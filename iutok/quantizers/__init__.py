@@ -10,10 +10,11 @@ from .base import Quantized,Quantizer,straight_through
 from .nearest import nearest_code
 from .kmeans import Fixed,KMeans,kmeans
 from .vq import VQ,vq_loss
-from .health import codebook_entropy,codebook_perplexity,usage
 from .ema import NormEMA
 from .cvq import CVQ,OnlineCluster
-from .fsq import FSQ,FSQ_LEVELS
+from .grid import BSQ,FSQ,FSQ_LEVELS,LFQ
+from .beyond import IBQ,Residual,SimVQ
+from .health import Health,HealthMeter,codebook_entropy,codebook_health,codebook_perplexity,usage
 
 # %% ../../nbs/29_quantizers.__init__.ipynb #787b89c3
-QUANTIZERS = {c.kind:c for c in (VQ, NormEMA, CVQ, FSQ, Fixed, OnlineCluster)}
+QUANTIZERS = {c.kind:c for c in (VQ, NormEMA, CVQ, FSQ, LFQ, BSQ, SimVQ, IBQ, Residual, Fixed, OnlineCluster)} # kind -> class

@@ -79,7 +79,7 @@ class Rows:
         if not self.stream: self.ready = list(self)
 
     def lift(self, p):
-        z = lift_z(p, self.mid, self.unit, torch.empty(len(p), self.d+1, device=p.device))
+        z = lift_z(p, self.mid, 'cosine' if self.unit else 'l2', torch.empty(len(p), self.d+1, device=p.device))
         return z,torch.linalg.vector_norm(z[:,:-1], dim=1).square_()
 
     def __iter__(self):
