@@ -144,6 +144,9 @@ class Residual(Quantizer):
         for s,i in zip(reversed(self.stages), reversed(ids)): out = out*s.n_codes+i
         return out
 
+    def join_step(self):
+        for s in self.stages: s.join_step()
+
     def lookup(self, idx): return sum(self.scale**i*s.lookup(k) for i,(s,k) in enumerate(zip(self.stages, self.split(idx))))
 
     def forward(self, z):

@@ -9,7 +9,7 @@ __all__ = ['cvq_keep', 'anchors', 'CVQ', 'OnlineCluster']
 import torch, torch.nn.functional as F
 from fastcore.basics import store_attr
 from torch import Tensor,nn
-from .base import Quantized,Quantizer,all_rows,all_sum,check_z,flatten,straight_through,world_size
+from .base import Quantized,Quantizer,all_rows,all_sum,check_z,flatten,straight_through
 from .nearest import nearest_code
 from .vq import vq_loss
 
@@ -73,16 +73,20 @@ class CVQ(Quantizer):
         idx:Tensor, # (N,) int64 the code each one chose
     ):
         "One step of the running share, and of the codes towards their anchors."
-        hits,n = all_sum(torch.zeros_like(self.share).index_add_(0, idx, torch.ones_like(idx, dtype=self.share.dtype)), self.share.new_tensor(len(idx)))
+        one = torch.ones_like(self.share[0])
+        hits,n,ranks = all_sum(torch.zeros_like(self.share).index_add_(0, idx, one.expand(len(idx))), one*len(idx), one*(len(idx)>0))
         self.share.lerp_(hits/n, 1-self.decay)
         gen = None
         if self.anchor!='nearest': gen = torch.Generator().manual_seed(self.seed+int(self.step))
-        a = anchors(self.codebook, all_rows(x) if self.sync else x, self.anchor, self.cosine, getattr(self, 'cache', None), gen)
-        if not self.sync and world_size()>1: a = all_sum(a)[0]/world_size()
+        pool = all_rows(x) if self.sync else x
+        a = anchors(self.codebook, pool, self.anchor, self.cosine, getattr(self, 'cache', None), gen) if len(pool) else torch.zeros_like(self.codebook)
+        if not self.sync: a = all_sum(a)[0]/ranks  # the mean over ranks that have data
         if self.anchor=='cached': self.cache.copy_(a)
         keep = cvq_keep(self.share, self.decay)[:,None]
         self.codebook.copy_(keep*self.codebook+(1-keep)*a)
         self.step += 1
+
+    def join_step(self): self.revive(self.share.new_zeros(0, self.dim), self.step.new_zeros(0))
 
     def loss(self, e, x): return vq_loss(e, x, self.beta)
 

@@ -49,6 +49,11 @@ class NormEMA(DataInit):
     def lookup(self, idx): return F.normalize(F.embedding(idx, self.codebook).float(), dim=-1)
     def assign(self, x): return nearest_code(x, self.codebook, cosine=True)
 
+    def join_step(self):
+        x = self.codebook.new_zeros(0, self.dim)
+        self.start(x)
+        self.codebook.copy_(norm_ema(self.codebook, x, x.new_zeros(0, dtype=torch.long), self.decay))
+
     def forward(self, z):
         check_z(z, self.dim, self.kind)
         b,d,h,w = z.shape

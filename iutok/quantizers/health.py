@@ -29,7 +29,7 @@ def entropy(
     "Entropy of counts."
     c = c.double()
     p = c/c.sum(-1, keepdim=True).clamp(min=1e-300)
-    return -torch.xlogy(p, p).sum(-1)
+    return torch.xlogy(p, p).sum(-1).abs()
 
 def usage(
     idx:Tensor, # (...) integer ids of a whole pass
