@@ -118,7 +118,7 @@ def _assign(chunks, c, mid):
     sums,ids,d2 = c.new_zeros(len(c), c.shape[1]+1, dtype=torch.float64),[],[]
     with torch.autocast(c.device.type, enabled=False):
         for z,length in chunks:
-            best,i = search_lifted(z, c, torch.zeros_like(mid))
+            best,i,_ = search_lifted(z, c, torch.zeros_like(mid))
             sums += z.new_zeros(sums.shape).index_add_(0, i, z)  # the appended 1 counts
             ids.append(i); d2.append((length-2*best).clamp_(min=0))
     ids,d2 = (torch.cat(ids),torch.cat(d2)) if ids else (c.new_zeros(0, dtype=torch.long),c.new_zeros(0))
@@ -164,10 +164,10 @@ def kmeans(
         means = (sums/counts.clamp(min=1)[:,None]).to(c.dtype)
         step = (counts/seen.clamp(min=1)).to(c.dtype)[:,None]  # 1 for a full pass
         c = torch.where(counts[:,None]>0, torch.lerp(c, means, step), c)
-        due = not batch or recent.sum()>=10*k
+        due = not batch or recent.sum()>=min(rows.total, 100*k)
         lost = (recent==0).nonzero()[:,0] if due else []
         if len(lost) and empty=='farthest': _reseed(c, lost, d2, (lambda at: part[0][0][at,:-1]) if batch else (lambda at: rows.take(at)-mid))
-        if due: recent = torch.zeros_like(recent)
+        if due: seen,recent = torch.where(recent==0, 0., seen),torch.zeros_like(recent)
         if cosine: c = F.normalize(c, dim=-1)
         if batch: inertia *= rows.total/float(counts.sum())
         if history is not None: history.append(inertia)

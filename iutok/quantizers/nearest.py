@@ -11,10 +11,11 @@ from torch import Tensor
 
 # %% ../../nbs/21_quantizers.nearest.ipynb #099673c5
 def typical(
-    e:Tensor, # (K, D) codes
-)->Tensor:    # (D,)
+    e:Tensor,            # (K, D) codes
+    dtype=torch.float32, # of the result
+)->Tensor:               # (D,)
     "A point amid the codes: a median, so that one outlier cannot move the origin."
-    return e[::max(1, len(e)//256)].median(0).values
+    return e[::max(1, len(e)//256)].to(dtype).median(0).values
 
 def lift_z(
     z:Tensor,   # (n, D) latents
@@ -41,98 +42,121 @@ def _lift_e(e, mid, how, k):
     return out
 
 # %% ../../nbs/21_quantizers.nearest.ipynb #58e7db26
-TILE = 1<<19 # scores per piece on CPU: 2 MB of float32
+TILE = 1<<18 # scores per piece and thread on CPU: 1 MB of float32
 
 def _split(k, most, unit):
     "Equal parts of at most `most`, each a multiple of `unit`, that cover `k`."
     parts = -(-k//most)
     return -(-k//(parts*unit))*unit
 
-def _search_small(z, e, block):
-    "Best score and id when a piece holds whole rows."
-    k,eT = len(e),e.T.contiguous()
-    rows = max(1, TILE//k)
+def _top(x, rival):
+    "Largest value of each row, its first index, and the next largest value (overwrites x)."
+    v,i = x.max(1)
+    return v,i,(x.scatter_(1, i[:,None], -torch.inf).amax(1) if rival else None)
+
+def _search_small(z, e, block, rival):
+    "Best score, id and next best score when a piece holds whole rows."
+    k,eT,found = len(e),e.T.contiguous(),[]
+    rows = max(1, 4*TILE*torch.get_num_threads()//k)
     out,first = z.new_empty(rows, k),torch.arange(rows)*(k//block)
-    best,ids = z.new_empty(len(z)),torch.empty(len(z), dtype=torch.long)
-    for i in range(0, len(z), rows):
-        zi = z[i:i+rows]
+    for zi in z.split(rows):
         n = len(zi)
         s = torch.mm(zi, eT, out=out[:n])
-        win = s.view(n, -1, block).amax(2).max(1).indices
-        v,a = s.view(-1, block).index_select(0, first[:n]+win).max(1)
-        best[i:i+n],ids[i:i+n] = v,a+win*block
-    return best,ids
+        _,win,other = _top(s.view(n, -1, block).amax(2), rival)
+        best,a,near = _top(s.view(-1, block).index_select(0, first[:n]+win), rival)
+        found.append((best, a+win*block, torch.maximum(near, other) if rival else best))
+    return [torch.cat(x) for x in zip(*found)]
 
-def _search_large(z, e, block, width):
-    "Best score and id: the winning block first, then the place in it."
-    k,eT = len(e),e.T.contiguous()
-    rows = TILE//width
-    out,tops,win = z.new_empty(rows*width),z.new_empty(rows, k//block),torch.empty(len(z), dtype=torch.long)
-    for i in range(0, len(z), rows):
-        zi = z[i:i+rows]
+def _search_large(z, e, block, width, rival):
+    "The same for more codes: the winning block first, then the place in it."
+    k,tiles,found = len(e),e.view(-1, width, e.shape[1]).transpose(1, 2).contiguous(),[]
+    rows = TILE*torch.get_num_threads()//width
+    out,tops = z.new_empty(rows*width),z.new_empty(rows, k//block)
+    for zi in z.split(rows):
         n = len(zi)
-        for j in range(0, k, width):
-            s = torch.mm(zi, eT[:,j:j+width], out=out[:n*width].view(n, width))
-            torch.amax(s.view(n, -1, block), 2, out=tops[:n,j//block:(j+width)//block])
-        win[i:i+n] = tops[:n].max(1).indices
+        for e_t,top in zip(tiles, tops[:n].split(width//block, dim=1)):
+            s = torch.mm(zi, e_t, out=out[:n*width].view(n, width))
+            torch.amax(s.view(n, -1, block), 2, out=top)
+        v,win,other = _top(tops[:n], rival)
+        found.append((win, other if rival else v))
+    win,other = [torch.cat(x) for x in zip(*found)]
     order,i = win.argsort(),0
     zs,s = z[order],z.new_empty(len(z), block)
     for eb,n in zip(e.view(-1, block, e.shape[1]).transpose(1, 2), torch.bincount(win, minlength=k//block).tolist()):
         if n: torch.mm(zs[i:i+n], eb, out=s[i:i+n])
         i += n
-    v,a = s.max(1)
-    best,ids = torch.empty_like(v),torch.empty_like(a)
-    best[order],ids[order] = v,a+win[order]*block
-    return best,ids
+    v,a,near = _top(s, rival)
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(z))
+    return v[back],a[back]+win*block,torch.maximum(near[back], other) if rival else other
 
-def _search(z, e, mid, how):
-    "Best score and id of lifted latents among some codes."
-    if z.device.type!='cpu': return (z@_lift_e(e, mid, how, len(e)).T).max(1)
+def _search(z, e, mid, how, rival):
+    "Best score, id and next best score of lifted latents among some codes."
+    if z.device.type!='cpu' or len(z)<=64:
+        v,i,other = _top(z@_lift_e(e, mid, how, len(e)).T, rival)
+        return v,i,other if rival else v
     k = len(e)
     block = 64 if k<4096 else 128 if k<32768 else 256
-    if k<=2048: return _search_small(z, _lift_e(e, mid, how, _split(k, k, block)), block)
+    if k<=2048: return _search_small(z, _lift_e(e, mid, how, _split(k, k, block)), block, rival)
     width = _split(k, 1024, block)
-    return _search_large(z, _lift_e(e, mid, how, -(-k//width)*width), block, width)
+    return _search_large(z, _lift_e(e, mid, how, -(-k//width)*width), block, width, rival)
 
 # %% ../../nbs/21_quantizers.nearest.ipynb #e98f9e80
 def search_lifted(
-    z:Tensor,        # (N, D+1) lifted latents
-    codebook:Tensor, # (K, D) code vectors
-    mid:Tensor,      # (D,) the origin that z was moved to
-    how:str='l2',    # 'l2', 'cosine' or 'dot', as z was lifted
-)->tuple[Tensor,Tensor]: # (N,) best score, (N,) int64 id; the score is z.e, minus |e|^2/2 for l2
+    z:Tensor,         # (N, D+1) lifted latents
+    codebook:Tensor,  # (K, D) code vectors
+    mid:Tensor,       # (D,) the origin that z was moved to
+    how:str='l2',     # 'l2', 'cosine' or 'dot', as z was lifted
+    rival:bool=False, # also find the next best score
+)->tuple[Tensor,Tensor,Tensor]: # (N,) best score, (N,) int64 id, (N,) next best score if asked for; the score is z.e, minus |e|^2/2 for l2
     "Best code of latents that are lifted already (k-means lifts its data once)."
-    rows,cols = (16384,max(1024, (1<<23)//z.shape[1])) if z.device.type=='cpu' else (4096,8192)
+    rows,cols = (16384,max(1024, (1<<(23 if len(z)>1024 else 18))//z.shape[1])) if z.device.type=='cpu' else (4096,8192)
     parts = codebook.split(-(-len(codebook)//-(-len(codebook)//cols)))
     def one(z):
-        best,ids = _search(z, parts[0], mid, how)
+        best,ids,other = _search(z, parts[0], mid, how, rival)
         start = len(parts[0])
         for e in parts[1:]:
-            v,a = _search(z, e, mid, how)
+            v,a,o = _search(z, e, mid, how, rival)
+            if rival: other = torch.maximum(torch.minimum(v, best), torch.maximum(o, other))
             won = v>best
             best,ids,start = torch.where(won, v, best),torch.where(won, a+start, ids),start+len(e)
-        return best,ids
-    if len(z)<=rows: return one(z) if len(z) else (z.new_zeros(0),z.new_zeros(0, dtype=torch.long))
-    best,ids = zip(*[one(zi) for zi in z.split(rows)])
-    return torch.cat(best),torch.cat(ids)
+        return best,ids,other
+    if not len(z): return z.new_zeros(0),z.new_zeros(0, dtype=torch.long),z.new_zeros(0)
+    return one(z) if len(z)<=rows else [torch.cat(x) for x in zip(*[one(zi) for zi in z.split(rows)])]
+
+# %% ../../nbs/21_quantizers.nearest.ipynb #ccf09a95
+def _longest(e, mid, how):
+    "Length of the longest lifted code."
+    if how=='cosine': return mid.new_ones(())
+    return torch.stack([torch.linalg.vector_norm(p-mid if how=='l2' else p.to(mid.dtype), dim=1).max() for p in e.split(1<<16)]).max()
+
+def _doubtful(z, best, rival, longest, how):
+    "Where rounding may have changed the order of the two best scores."
+    a = torch.linalg.vector_norm(z[:,:-1], dim=1)
+    b = longest if how!='l2' else torch.minimum(a+(a.square()-2*best).clamp_(min=0).sqrt(), longest)  # a rival is about as near as the winner
+    return best-rival<=2*(z.shape[1]+1)*torch.finfo(z.dtype).eps/2*(a*b+(.5*b.square() if how=='l2' else 0))
 
 def best_code(
     z:Tensor,        # (N, D) latents
     codebook:Tensor, # (K, D) code vectors
     how:str='l2',    # 'l2' smallest distance, 'cosine' smallest angle, 'dot' largest product
 )->tuple[Tensor,Tensor]: # (N,) score, (N,) int64 id; minus half the squared distance for l2, else cosine or product
-    "The search itself, in float32 (float64 if either side is), also under autocast and with TF32 allowed."
+    "The search itself: float32 with float64 where that is too coarse, also under autocast and with TF32 allowed."
     z,codebook = z.detach(),codebook.detach()
     dt = torch.float64 if torch.float64 in (z.dtype, codebook.dtype) else torch.float32
     score,ids = torch.empty(len(z), dtype=dt, device=z.device),torch.empty(len(z), dtype=torch.long, device=z.device)
     tf32,torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32,False
     try:
         with torch.autocast(z.device.type, enabled=False):
-            mid = typical(codebook.to(dt))
+            mid = typical(codebook, dt)
+            longest = _longest(codebook, mid, how) if dt==torch.float32 else None
             buffer = torch.empty(min(16384, len(z)), z.shape[1]+1, dtype=dt, device=z.device)
             for i in range(0, len(z), 16384):
                 zi = lift_z(z[i:i+16384], mid, how, buffer)
-                best,ids[i:i+16384] = search_lifted(zi, codebook, mid, how)
+                best,k,rival = search_lifted(zi, codebook, mid, how, dt==torch.float32)
+                if dt==torch.float32 and len(again := _doubtful(zi, best, rival, longest, how).nonzero()[:,0]):
+                    k[again] = best_code(z[i:i+16384][again].double(), codebook, how)[1]
+                ids[i:i+16384] = k
                 score[i:i+16384] = best if how!='l2' else best-.5*torch.linalg.vector_norm(zi[:,:-1], dim=1).square_()
     finally: torch.backends.cuda.matmul.allow_tf32 = tf32
     return score,ids
