@@ -94,6 +94,9 @@ class Quantizer(nn.Module):
         check_idx(idx, self.n_codes, self.kind)
         return rearrange(self.lookup(idx.long()), 'b h w d -> b d h w')
 
+    def join_step(self):
+        "Take part in what the ranks exchange in a training step, without data: for a rank whose data ran out first."
+
     @torch.no_grad()
     def requantise(self,
         z_q:Tensor, # (B, D, H, W) code vectors, as `decode` returns them

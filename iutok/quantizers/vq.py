@@ -51,6 +51,8 @@ class DataInit(Quantizer):
         super()._load_from_state_dict(*args, **kwargs)
         self._ready = False
 
+    def join_step(self): self.start(self.codebook.detach().new_zeros(0, self.dim))
+
     def start(self,
         x:Tensor, # (N, D) latents of this rank
     ):

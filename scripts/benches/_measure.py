@@ -1,0 +1,40 @@
+"Timing and memory for the benchmarks."
+import gc, os, statistics, subprocess, sys, time
+from pathlib import Path
+
+def medians(*fns, runs=5, warmup=1):
+    "Median seconds of each function; the functions take turns, so that a busy moment hits all of them."
+    for f in fns:
+        for _ in range(warmup): f()
+    ts = [[] for _ in fns]
+    for _ in range(runs):
+        for f,t in zip(fns, ts):
+            start = time.perf_counter()
+            f()
+            t.append(time.perf_counter()-start)
+    return [statistics.median(t) for t in ts]
+
+def peak_extra(fn):
+    "Peak resident memory that fn adds to what the process holds already, in MB (Linux)."
+    gc.collect()
+    Path('/proc/self/clear_refs').write_text('5')  # resets the high-water mark
+    read = lambda key: int(next(l for l in Path('/proc/self/status').read_text().splitlines() if l.startswith(key)).split()[1])/1024
+    before = read('VmRSS')
+    fn()
+    return read('VmHWM')-before
+
+def peak_in_child(bench, work, side):
+    "peak_extra of one side of one work, in a fresh process where nothing has grown yet."
+    script = Path(__file__).parent.parent/'bench'
+    out = subprocess.run([sys.executable, str(script), bench, '--peak', work, side], capture_output=True, text=True, env={**os.environ, 'VIRTUAL_ENV':sys.prefix})
+    if out.returncode: raise RuntimeError(out.stderr.strip().splitlines()[-1])
+    return float(out.stdout.strip().splitlines()[-1])
+
+def row(work, peer, ours, theirs, unit, target=None):
+    "One result; the ratio is ours/theirs and should be at most the target."
+    ratio = None if None in (ours, theirs) else ours/theirs
+    return dict(work=work, peer=peer, ours=ours, theirs=theirs, unit=unit, ratio=ratio, target=target, ok=None if None in (ratio, target) else ratio<=target)
+
+def missing(work, peer, unit, target):
+    "A row for a peer that is not installed."
+    return row(work, f'{peer} (not installed)', None, None, unit, target)
