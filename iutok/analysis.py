@@ -83,7 +83,7 @@ def show_table(
 # %% ../nbs/80_analysis.ipynb #cc8ec947
 _STYLE = '''body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.25em .9em;text-align:right;border-bottom:1px solid #ddd}th:first-child,td:first-child{text-align:left}
-img{max-width:100%;image-rendering:pixelated;margin:.3em 0}h2{margin-top:2em;border-bottom:2px solid #eee}figure{margin:1em 0;display:inline-block;vertical-align:top}figcaption{font-size:13px;color:#555}
+img{max-width:100%;image-rendering:pixelated;margin:.3em 0}h2{margin-top:2em;border-bottom:2px solid #eee}figure{margin:1em 1.5em 1em 0;display:inline-block;vertical-align:top}figcaption{font-size:13px;color:#555}
 @media (prefers-color-scheme:dark){body{background:#181818;color:#ddd}td,th{border-color:#333}h2{border-color:#333}figcaption{color:#999}}'''
 
 def report(
