@@ -70,6 +70,8 @@ NICKNAMES = dict(fashion='fashion-cnn', inception='inception-v3-compat')
 def register_fashion()->str: # the registered name
     "Tell torch-fidelity about our classifier."
     from torch_fidelity import FeatureExtractorBase,register_feature_extractor
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+    if 'fashion-cnn' in FEATURE_EXTRACTORS_REGISTRY: return 'fashion-cnn' # this module was loaded before
     class FashionExtractor(FeatureExtractorBase):
         INPUT_IMAGE_SIZE = FashionCNN.size
         def __init__(self, name, features_list, feature_extractor_weights_path=None, **kwargs):
