@@ -116,6 +116,62 @@ def test_bad_input_gets_one_sentence():
         with pytest.raises(error, match=words): nearest_code(a, b)
     with pytest.raises(ValueError, match='D=2'): largest_product(z, e[:,:2])
 
+# ---- several threads ----
+
+@pytest.fixture
+def three_threads():
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(1)
+
+def nearest_in_child(z, e, queue): queue.put(nearest_code(z, e)[:5].tolist())
+
+@pytest.mark.parametrize('n,k,d', [(1024, 70, 5), (5000, 300, 9), (3001, 9000, 4), (60000, 20, 3)])
+def test_threads_change_nothing(n, k, d, three_threads):
+    g = torch.Generator().manual_seed(n)
+    z,e = torch.randn(n, d, generator=g),torch.randn(k, d, generator=g)
+    many = nearest_code(z, e)
+    assert torch.get_num_threads()==3
+    torch.set_num_threads(1)
+    assert torch.equal(many, nearest_code(z, e))
+    assert torch.equal(many[:500], scores(z[:500], e, 'l2').argmax(1))
+
+def test_threads_in_inference_mode_under_autocast_and_in_a_thread(three_threads):
+    from concurrent.futures import ThreadPoolExecutor
+    z,e = torch.randn(4000, 6),torch.randn(500, 6)
+    want = nearest_code(z, e)
+    with torch.inference_mode(), torch.autocast('cpu', dtype=torch.bfloat16): assert torch.equal(nearest_code(z*1., e*1.), want)
+    with ThreadPoolExecutor(2) as pool: assert all(torch.equal(r, want) for r in pool.map(lambda _: nearest_code(z, e), range(4)))
+    q = torch.nn.Parameter(z.clone())
+    assert torch.equal(nearest_code(q, e), want) and not nearest_code(q, e).requires_grad
+
+def test_a_failure_gives_the_cores_back(three_threads, monkeypatch):
+    module = sys.modules['iutok.quantizers.nearest']
+    def fail(*_): raise RuntimeError('no')
+    monkeypatch.setattr(module, 'lift_z', fail)
+    with pytest.raises(RuntimeError, match='no'): nearest_code(torch.randn(4000, 6), torch.randn(500, 6))
+    assert torch.get_num_threads()==3
+
+@pytest.mark.skipif(sys.platform!='linux', reason='forks')
+def test_a_forked_process_starts_its_own_threads(three_threads):
+    import torch.multiprocessing as mp
+    z,e = torch.randn(4000, 6),torch.randn(500, 6)
+    want = nearest_code(z, e)[:5].tolist()
+    ctx = mp.get_context('fork')
+    queue = ctx.SimpleQueue()
+    p = ctx.Process(target=nearest_in_child, args=(z, e, queue))
+    torch.set_num_threads(1)  # as in a DataLoader worker
+    p.start(); p.join(60)
+    assert p.exitcode==0 and queue.get()==want
+
+def test_kmeans_on_threads(three_threads):
+    x = torch.randn(40000, 5, generator=torch.Generator().manual_seed(0))
+    many = kmeans(x, 20, iters=4)
+    torch.set_num_threads(1)
+    one = kmeans(x, 20, iters=4)
+    torch.testing.assert_close(many.centroids, one.centroids, rtol=1e-5, atol=1e-5)
+    assert torch.equal(many.ids, one.ids)
+
 @pytest.mark.skipif(sys.platform!='linux', reason='reads the high-water mark of /proc')
 def test_memory_stays_bounded():
     "65,536 x 262,144 scores would be 64 GB; one part in eight of the rows is enough to see the bound, since rows are taken 16,384 at a time."

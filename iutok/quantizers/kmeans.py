@@ -8,11 +8,12 @@ __all__ = ['KMeans', 'cluster_sums', 'Rows', 'kmeans', 'cluster_means', 'Fixed']
 # %% ../../nbs/22_quantizers.kmeans.ipynb #8886ed2c
 import torch, torch.nn.functional as F
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
 from fastcore.basics import store_attr
 from torch import Tensor
 from .base import Quantized,Quantizer,all_rows,all_sum,check_z,flatten,straight_through,world_size
-from .nearest import lift_z,nearest_code,search_lifted,typical
+from .nearest import lift_z,nearest_code,search_shares,sharing,typical
 
 # %% ../../nbs/22_quantizers.kmeans.ipynb #34956fe3
 class KMeans(NamedTuple):
@@ -86,7 +87,7 @@ class Rows:
         "Chunks of lifted rows (n, D+1) and their squared lengths (n,)."
         if self.ready is not None: yield from self.ready
         else:
-            for p in self.raw(): yield from (self.lift(q) for q in p.split(16384 if p.device.type=='cpu' else 1<<18) if len(q))
+            for p in self.raw(): yield from (self.lift(q) for q in p.split(8192 if p.device.type=='cpu' else 1<<18) if len(q))
 
     def batches(self,
         size:int, # rows per batch and rank
@@ -113,14 +114,16 @@ def _seeds(rows, k, init, gen):
     return sample[at]
 
 # %% ../../nbs/22_quantizers.kmeans.ipynb #338400f1
-def _assign(chunks, c, mid):
+def _assign(chunks, c):
     "One pass: joint sums and counts (float64), this rank's ids and squared distances, joint inertia."
-    sums,ids,d2 = c.new_zeros(len(c), c.shape[1]+1, dtype=torch.float64),[],[]
-    with torch.autocast(c.device.type, enabled=False):
-        for z,length in chunks:
-            best,i,_ = search_lifted(z, c, torch.zeros_like(mid))
-            sums += z.new_zeros(sums.shape).index_add_(0, i, z)  # the appended 1 counts
-            ids.append(i); d2.append((length-2*best).clamp_(min=0))
+    sums,ids,d2,mid = c.new_zeros(len(c), c.shape[1]+1, dtype=torch.float64),[],[],torch.zeros_like(c[0])
+    def then(piece, z, best, i, _): return z.new_zeros(sums.shape).index_add_(0, i, z),i,(piece[1]-2*best).clamp_(min=0)  # the appended 1 counts
+    with torch.autocast(c.device.type, enabled=False),sharing(c.device.type=='cpu') as (n,run):
+        chunks = iter(chunks)
+        while some := list(islice(chunks, n)):
+            for s,i,d in search_shares(some, lambda p: p[0], c, mid, 'l2', then, run=run):
+                sums += s
+                ids.append(i); d2.append(d)
     ids,d2 = (torch.cat(ids),torch.cat(d2)) if ids else (c.new_zeros(0, dtype=torch.long),c.new_zeros(0))
     total, = all_sum(d2.sum(dtype=torch.float64))
     all_sum(sums)
@@ -159,20 +162,21 @@ def kmeans(
     seen,recent,some = c.new_zeros(k, dtype=torch.float64),c.new_zeros(k, dtype=torch.float64),batch and rows.batches(batch, gen)
     for i in range(iters):
         part = [next(some)] if batch else rows
-        sums,counts,_,d2,inertia = _assign(part, c, mid)
+        sums,counts,_,d2,inertia = _assign(part, c)
         seen,recent = (seen+counts,recent+counts) if batch else (counts,counts)
         means = (sums/counts.clamp(min=1)[:,None]).to(c.dtype)
         step = (counts/seen.clamp(min=1)).to(c.dtype)[:,None]  # 1 for a full pass
+        before = c
         c = torch.where(counts[:,None]>0, torch.lerp(c, means, step), c)
         due = not batch or recent.sum()>=min(rows.total, 100*k)
         lost = (recent==0).nonzero()[:,0] if due else []
         if len(lost) and empty=='farthest': _reseed(c, lost, d2, (lambda at: part[0][0][at,:-1]) if batch else (lambda at: rows.take(at)-mid))
         if due: seen,recent = torch.where(recent==0, 0., seen),torch.zeros_like(recent)
-        if cosine: c = F.normalize(c, dim=-1)
+        if cosine: c = torch.where((length := c.norm(dim=1, keepdim=True))>1e-6, c/length.clamp(min=1e-6), before)  # members that cancel leave no direction
         if batch: inertia *= rows.total/float(counts.sum())
         if history is not None: history.append(inertia)
         if progress: print(f'k-means {i+1}/{iters}: inertia {inertia:.6g}, {len(lost)} empty', flush=True)
-    _,_,ids,_,inertia = _assign(rows, c, mid)
+    _,_,ids,_,inertia = _assign(rows, c)
     return KMeans(c+mid, ids, inertia)
 
 # %% ../../nbs/22_quantizers.kmeans.ipynb #3031a8e2
