@@ -43,9 +43,10 @@ def main():
     folder = ROOT/'runs'/a.profile
     folder.mkdir(parents=True, exist_ok=True)
     path = folder/'workflow.log'
-    config = [f'profile={a.profile}', f'overrides={json.dumps(overrides(a.overrides))}']
+    config = folder/'workflow.json' # a file keeps the types that a command line would lose
+    config.write_text(json.dumps(dict(profile=a.profile, overrides=overrides(a.overrides))))
     cmd = [sys.executable, '-m', 'snakemake', '-s', str(ROOT/'scripts'/'Snakefile'), '--directory', str(folder), '--cores', str(a.cores), '--keep-going', '--rerun-incomplete', '--nolock',
-           '--rerun-triggers', 'mtime', 'params', 'input', '--config', *config]
+           '--rerun-triggers', 'mtime', 'params', 'input', '--configfile', str(config)]
     print(f'The main job, profile {a.profile}, on {a.cores} cores. Finished runs are kept in runs/{a.profile}; the workflow\'s log is runs/{a.profile}/workflow.log.', flush=True)
     began,said,shown = time.time(),0.,set()
     lock = (folder/'.lock').open('w') # held by the workflow too, as long as one of the two lives

@@ -70,24 +70,27 @@ def test_a_second_call_runs_nothing(clone, done):
     assert {k:r['finished'] for k,r in records(clone).items()}==before
     assert 'Cluster' in out and 'Nothing to be done' in (clone/'runs'/'smoke'/'workflow.log').read_text()
 
+def planned(clone, **overrides): # folders of the runs that a call would make
+    config = clone/'planned.json'
+    config.write_text(json.dumps(dict(profile='smoke', overrides=overrides)))
+    r = subprocess.run([sys.executable, '-m', 'snakemake', '-s', str(clone/'scripts'/'Snakefile'), '--directory', str(clone/'runs'/'smoke'), '--cores', '1', '--dry-run',
+                        '--rerun-triggers', 'mtime', 'params', 'input', '--configfile', str(config)], cwd=clone, env=os.environ | dict(PYTHONPATH=str(clone)), capture_output=True, text=True)
+    assert r.returncode==0, r.stdout[-2000:]+r.stderr[-2000:]
+    return set(re.findall(r'output: (\S+)/record.json', r.stdout+r.stderr))
+
 def test_a_changed_parameter_reruns_what_depends_on_it(clone, done):
-    dry = [sys.executable, '-m', 'snakemake', '-s', str(clone/'scripts'/'Snakefile'), '--directory', str(clone/'runs'/'smoke'), '--cores', '1', '--dry-run', '--rerun-triggers', 'mtime', 'params', 'input',
-           '--config', 'profile=smoke', 'overrides='+json.dumps(dict(train_fsq=dict(steps=21)))]
-    r = subprocess.run(dry, cwd=clone, env=os.environ | dict(PYTHONPATH=str(clone)), capture_output=True, text=True)
-    planned = set(re.findall(r'output: (\S+)/record.json', r.stdout+r.stderr))
-    assert planned=={'fsq-s0','fsq-s0-ar-small-s0','fsq-s0-ar-small-s1','fsq-s0-ar-large-s0','fsq-s0-scores','table1_tokenizers'}
+    assert planned(clone)==set()
+    assert planned(clone, train_fsq=dict(steps=21))=={'fsq-s0','fsq-s0-ar-small-s0','fsq-s0-ar-small-s1','fsq-s0-ar-large-s0','fsq-s0-scores','table1_tokenizers'}
+    assert planned(clone, evaluate=dict(temperature=.9))=={f'{n}-scores' for n in ('vqgan-s0','fsq-s0','vqkd-effnet-s0-decoder','cluster-effnet-s0-decoder')} | {'table1_tokenizers'}
 
 def test_a_default_changed_in_a_notebook_reruns_too(clone, done):
     nb = clone/'nbs'/'train_decoder.ipynb'
     text = nb.read_text()
     assert 'l1:float = 1.' in text
     nb.write_text(text.replace('l1:float = 1.', 'l1:float = 2.'))
-    try:
-        r = subprocess.run([sys.executable, '-m', 'snakemake', '-s', str(clone/'scripts'/'Snakefile'), '--directory', str(clone/'runs'/'smoke'), '--cores', '1', '--dry-run', '--rerun-triggers', 'mtime', 'params', 'input',
-                            '--config', 'profile=smoke', 'overrides={}'], cwd=clone, env=os.environ | dict(PYTHONPATH=str(clone)), capture_output=True, text=True)
+    try: again = planned(clone)
     finally: nb.write_text(text)
-    planned = set(re.findall(r'output: (\S+)/record.json', r.stdout+r.stderr))
-    assert {'vqkd-effnet-s0-decoder','cluster-effnet-s0-decoder'} <= planned and not any(p.startswith(('vqgan','fsq')) for p in planned) and 'vqkd-effnet-s0' not in planned
+    assert {'vqkd-effnet-s0-decoder','cluster-effnet-s0-decoder'} <= again and 'vqkd-effnet-s0' not in again and not any(p.startswith(('vqgan','fsq')) for p in again)
 
 def test_rows_that_differ_in_more_than_the_tokenizer_are_refused(clone, done):
     from iutok.analysis import table1
