@@ -34,3 +34,7 @@ print(score_images(held, load_images('fashion', 'train').take(300)), FSQ(8000).n
     r = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env={'PYTHONPATH':str(target), 'PATH':'/usr/bin:/bin', 'HOME':str(tmp_path)}, capture_output=True, text=True)
     assert r.returncode==0, r.stderr[-2000:]
     assert 'FD-fashion' in r.stdout and '8000 T-shirt/top' in r.stdout
+
+def test_readme_is_the_index_page(tmp_path):
+    subprocess.run([ROOT/'scripts'/'readme', tmp_path/'README.md'], check=True)
+    assert (tmp_path/'README.md').read_text()==(ROOT/'README.md').read_text(), 'run scripts/readme and commit README.md'
