@@ -47,7 +47,7 @@ def _lift_e(e, mid, how, k):
     return out
 
 # %% ../../nbs/21_quantizers.nearest.ipynb #58e7db26
-TILE = 1<<18 # scores per piece on CPU: 1 MB of float32
+TILE = 1<<19 # scores per piece on CPU: 2 MB of float32
 
 def _split(k, most, unit):
     "Equal parts of at most `most`, each a multiple of `unit`, that cover `k`."
@@ -62,7 +62,7 @@ def _top(x, rival):
 def _search_small(e_t, block, z, rival):
     "Best score, id and next best score when a piece holds whole rows."
     k,found = e_t.shape[1],[]
-    rows = max(1, 4*TILE*torch.get_num_threads()//k)
+    rows = max(1, 2*TILE*torch.get_num_threads()//k)
     out,first = z.new_empty(rows, k),torch.arange(rows)*(k//block)
     for zi in z.split(rows):
         n = len(zi)
@@ -74,15 +74,17 @@ def _search_small(e_t, block, z, rival):
 
 def _search_large(e, tiles, block, z, rival):
     "The same for more codes: the winning block first, then the place in it."
-    k,width,found = len(e),tiles.shape[2],[]
-    rows = TILE*torch.get_num_threads()//width
-    out,tops = z.new_empty(rows*width),z.new_empty(rows, k//block)
+    k,width,found = len(e),tiles[0].shape[1],[]
+    rows = min(TILE*torch.get_num_threads()//width, len(z))
     for zi in z.split(rows):
-        n = len(zi)
-        for e_t,top in zip(tiles, tops[:n].split(width//block, dim=1)):
-            s = torch.mm(zi, e_t, out=out[:n*width].view(n, width))
-            torch.amax(s.view(n, -1, block), 2, out=top)
-        found.append(_top(tops[:n], rival)[1:])
+        if not found or len(zi)<rows:
+            s = z.new_empty(len(zi), width)
+            blocks,tops = s.view(len(zi), -1, block),z.new_empty(len(zi), k//block)
+            parts = list(zip(tiles, tops.split(width//block, dim=1)))
+        for e_t,top in parts:
+            torch.mm(zi, e_t, out=s)
+            torch.amax(blocks, 2, out=top)
+        found.append(_top(tops, rival)[1:])
     win,other = [torch.cat(x) for x in zip(*found)]
     order,i = win.argsort(),0
     zs,s = z[order],z.new_empty(len(z), block)
@@ -104,7 +106,7 @@ def _searcher(e, mid, how, few):
     if k<=2048: return partial(_search_small, _lift_e(e, mid, how, _split(k, k, block)).T.contiguous(), block)
     width = _split(k, 1024, block)
     e = _lift_e(e, mid, how, -(-k//width)*width)
-    return partial(_search_large, e, e.view(-1, width, e.shape[1]).transpose(1, 2).contiguous(), block)
+    return partial(_search_large, e, list(e.view(-1, width, e.shape[1]).transpose(1, 2).contiguous()), block)
 
 # %% ../../nbs/21_quantizers.nearest.ipynb #e98f9e80
 _pools = {} # (process, threads) -> pool; a forked process starts its own
@@ -192,6 +194,7 @@ def best_code(
     dt = torch.float64 if torch.float64 in (z.dtype, codebook.dtype) else torch.float32
     exact,cpu = dt==torch.float64,z.device.type=='cpu'
     with _no_tf32(z.device),torch.autocast(z.device.type, enabled=False),sharing(cpu and len(z)>=1024) as (n,run):
+        _finite('z', z); _finite('codebook', codebook)
         mid = typical(codebook, dt)
         longest = None if exact else _longest(codebook, mid, how)
         def lift(p): return lift_z(p, mid, how, torch.empty(len(p), p.shape[1]+1, dtype=dt, device=p.device))
@@ -201,6 +204,10 @@ def best_code(
         found,rows = [],max(8192, 16384//n) if cpu else 4096
         for part in z.split(rows*n): found += search_shares(part.split(-(-len(part)//n)), lift, codebook, mid, how, then, not exact, run)
     return [torch.cat(x) for x in zip(*found)] if len(found)>1 else found[0]
+
+def _finite(name, x):
+    if not x.sum(dtype=torch.float32).isfinite() and not x.isfinite().all():
+        raise ValueError(f'{name} contains NaN or infinity, and nothing is nearest to that; find where it comes from before the search.')
 
 @torch.library.custom_op('iutok::best_code', mutates_args=())
 def _best_code_op(z:Tensor, codebook:Tensor, how:str)->Tensor: return best_code(z, codebook, how)[1]
@@ -214,8 +221,6 @@ def _check(z, codebook):
         if not isinstance(x, Tensor) or not x.is_floating_point():
             raise TypeError(f'{name} must be a float tensor, not {getattr(x, "dtype", type(x).__name__)}; convert it with .float().')
         if x.ndim!=2 or 0 in x.shape: raise ValueError(f'{name} must be (rows, D) and not empty, not {tuple(x.shape)}; flatten the grid to rows first.')
-        if not torch.compiler.is_compiling() and not x.detach().sum(dtype=torch.float32).isfinite() and not x.isfinite().all():
-            raise ValueError(f'{name} contains NaN or infinity, and nothing is nearest to that; find where it comes from before the search.')
     if z.shape[1]!=codebook.shape[1]:
         raise ValueError(f'z has D={z.shape[1]} but the codebook has D={codebook.shape[1]}; project z to the width of the codes.')
 
