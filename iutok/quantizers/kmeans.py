@@ -117,7 +117,7 @@ def _seeds(rows, k, init, gen):
 def _assign(chunks, c):
     "One pass: joint sums and counts (float64), this rank's ids and squared distances, joint inertia."
     sums,ids,d2,mid = c.new_zeros(len(c), c.shape[1]+1, dtype=torch.float64),[],[],torch.zeros_like(c[0])
-    def then(piece, z, best, i, _): return z.new_zeros(sums.shape).index_add_(0, i, z),i,(piece[1]-2*best).clamp_(min=0)  # the appended 1 counts
+    def then(piece, z, best, i, *_): return z.new_zeros(sums.shape).index_add_(0, i, z),i,(piece[1]-2*best).clamp_(min=0)  # the appended 1 counts
     with torch.autocast(c.device.type, enabled=False),sharing(c.device.type=='cpu') as (n,run):
         chunks = iter(chunks)
         while some := list(islice(chunks, n)):
