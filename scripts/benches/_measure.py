@@ -2,16 +2,13 @@
 import gc, os, statistics, subprocess, sys, time
 from pathlib import Path
 
-PAUSE = .05 # seconds before every run: idle OpenMP threads of whatever ran last keep a core busy for some 20 ms
-
 def medians(*fns, runs=5, warmup=1):
-    "Median seconds of each function; the functions take turns, so that a busy moment hits all of them, and none runs beside the waiting threads of another."
+    "Median seconds of each function; the functions take turns, so that a busy moment hits all of them."
     for f in fns:
         for _ in range(warmup): f()
     ts = [[] for _ in fns]
     for _ in range(runs):
         for f,t in zip(fns, ts):
-            time.sleep(PAUSE)
             start = time.perf_counter()
             f()
             t.append(time.perf_counter()-start)
