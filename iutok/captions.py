@@ -104,9 +104,11 @@ class Captions:
         "All sentences that name a class and no tone, for zero-shot classification."
         return self.tokens[self.first[c]:self.first[c+1], 0].flatten(0, 1)
 
-    def read(self, tokens): # (B, L) -> sentences
-        t = self.words.known[tokens]
-        return [self.words.bpe.decode([i for i in row if i and i<self.words.known[-2]]).strip() for row in t.tolist()]
+    def read(self,
+        tokens:Tensor, # (B, L) int64, as drawn
+    )->list[str]:
+        "The sentences behind tokens."
+        return [self.texts[(self.tokens.flatten(0, 2)==t).all(1).nonzero()[0,0]] for t in tokens]
 
 # %% ../nbs/11_captions.ipynb #e4a05c96
 class CaptionedBatch(NamedTuple):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from torch import Tensor,nn
 from .pixels import N_UNIFORM,crop_boxes,resize_boxes
 
-# %% ../nbs/12_pretraining.ipynb #a399d2c9
+# %% ../nbs/12_pretraining.ipynb #aea9a67d
 def small_vit(
     width:int=64,      # C, channels of a token
     depth:int=4,       # blocks
@@ -34,6 +34,7 @@ def trunk(
     from timm.models.vision_transformer import VisionTransformer
     return VisionTransformer(**config)
 
+# %% ../nbs/12_pretraining.ipynb #4625e9f3
 def pixel_stats(
     images,     # an ImageSet
     size:int,   # S, pixels
@@ -125,7 +126,7 @@ class MultiCrop:
         views = [self.crop(b.u8, u[:,i], *(((self.split, 1.), self.batches.size) if i<2 else ((.1, self.split), self.small))) for i in range(n)]
         return Views(torch.stack(views[:2], 1), b.y, b.idx, torch.stack(views[2:], 1))
 
-# %% ../nbs/12_pretraining.ipynb #88e73065
+# %% ../nbs/12_pretraining.ipynb #4b302731
 class Prototypes(nn.Module):
     "DINO's head: an MLP to a short unit vector, and its cosine with K prototypes."
     def __init__(self, width, hidden=256, dim=64, n=512):
@@ -170,7 +171,7 @@ class SelfDistillation(nn.Module):
             t = self.teacher['head'](self.teacher['trunk'](large))
             p = ((t-self.centre)/self.sharp).softmax(-1).view(b, v, -1)
             if self.training: self.centre.lerp_(t.mean(0), 1-self.centre_momentum)
-        z = [self.student['trunk'](x).view(b, -1, p.shape[-1]) if False else self.student['trunk'](x).view(b, -1, self.trunk.embed_dim) for x in (large, small)]
+        z = [self.student['trunk'](x).view(b, -1, self.trunk.embed_dim) for x in (large, small)]
         s = self.student['head'](torch.cat(z, 1), frozen=step<self.wait)
         logq = (s/self.soft).log_softmax(-1)
         ce = -torch.einsum('bik,bjk->ij', p, logq)/b # teacher's view i, student's view j
@@ -178,7 +179,7 @@ class SelfDistillation(nn.Module):
         h = lambda q: -(q*q.clamp_min(1e-9).log()).sum(-1)
         return loss,dict(entropy=h(p).mean(), spread=h(p.mean((0, 1))))
 
-# %% ../nbs/12_pretraining.ipynb #4b302731
+# %% ../nbs/12_pretraining.ipynb #acf8eb7c
 def patchify(
     x:Tensor, # (B, C, H, W)
     p:int,    # pixels per side of a patch
@@ -191,6 +192,7 @@ def unpatchify(x, p, side): # (B, N, p*p*C) -> (B, C, side, side)
     g = side//p
     return x.view(len(x), g, g, p, p, -1).permute(0, 5, 1, 3, 2, 4).reshape(len(x), -1, side, side)
 
+# %% ../nbs/12_pretraining.ipynb #3c855ba8
 class MaskedAutoencoder(nn.Module):
     "Rebuild the patches that were hidden from the few that were not (MAE, arXiv 2111.06377)."
     def __init__(self,
