@@ -25,14 +25,15 @@ def small_vit(
 )->dict:               # arguments of timm's VisionTransformer
     "The shape of a small ViT: no class token, final norm on every token, the mean of the tokens is the image's vector."
     return dict(img_size=image_size, patch_size=patch, embed_dim=width, depth=depth, num_heads=heads, num_classes=project,
-                class_token=False, global_pool='avg', fc_norm=False, dynamic_img_size=True)
+                class_token=False, global_pool='avg', fc_norm=False)
 
 def trunk(
-    config:dict, # arguments of timm's VisionTransformer
-)->nn.Module:    # normalised pixels (B, 3, S, S) -> (B, C)
+    config:dict,   # arguments of timm's VisionTransformer
+    drop:float=0., # share of the patch tokens left out of every image while training
+)->nn.Module:      # normalised pixels (B, 3, S, S), S any multiple of the patch -> (B, C)
     "A ViT with random weights."
     from timm.models.vision_transformer import VisionTransformer
-    return VisionTransformer(**config)
+    return VisionTransformer(**config, patch_drop_rate=drop, dynamic_img_size=True)
 
 # %% ../nbs/12_pretraining.ipynb #4625e9f3
 def pixel_stats(
