@@ -31,9 +31,12 @@ def trunk(
     config:dict,   # arguments of timm's VisionTransformer
     drop:float=0., # share of the patch tokens left out of every image while training
 )->nn.Module:      # normalised pixels (B, 3, S, S), S any multiple of the patch -> (B, C)
-    "A ViT with random weights."
+    "A ViT with random weights; its learned positions start as 2-D sines and cosines, from which short trainings profit."
+    from timm.layers import build_sincos2d_pos_embed
     from timm.models.vision_transformer import VisionTransformer
-    return VisionTransformer(**config, patch_drop_rate=drop, dynamic_img_size=True)
+    net = VisionTransformer(**config, patch_drop_rate=drop, dynamic_img_size=True)
+    with torch.no_grad(): net.pos_embed.copy_(build_sincos2d_pos_embed(list(net.patch_embed.grid_size), config['embed_dim']))
+    return net
 
 # %% ../nbs/12_pretraining.ipynb #4625e9f3
 def pixel_stats(
@@ -134,6 +137,8 @@ class Prototypes(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, dim))
         self.prototypes = nn.Parameter(torch.randn(n, dim))
+        for m in self.mlp:
+            if isinstance(m, nn.Linear): nn.init.trunc_normal_(m.weight, std=.02); nn.init.zeros_(m.bias) # a bias would be the same for all images
     def forward(self, x, frozen=False):
         w = self.prototypes.detach() if frozen else self.prototypes
         return F.normalize(self.mlp(x).float(), dim=-1) @ F.normalize(w.float(), dim=-1).T
