@@ -34,11 +34,11 @@ class MiniTeacher:
     drop:float           # share of the patches left out while training
 
 MINI_TEACHERS = {t.name:t for t in [
-    MiniTeacher('vit',        'labels',   64, 4, 2,  0, 'strong',  1600, 64, 2e-3, .5),
-    MiniTeacher('clip',       'captions', 64, 4, 2, 64, 'strong',  1600, 64, 2e-3, .5),
-    MiniTeacher('clip_large', 'captions', 96, 4, 3, 96, 'strong',  1600, 64, 2e-3, .5),
+    MiniTeacher('vit',        'labels',   64, 4, 2,  0, 'strong',  2800, 64, 2e-3, .5),
+    MiniTeacher('clip',       'captions', 64, 4, 2, 64, 'strong',  2800, 64, 2e-3, .5),
+    MiniTeacher('clip_large', 'captions', 96, 4, 3, 96, 'strong',  2800, 64, 2e-3, .5),
     MiniTeacher('dino',       'views',    64, 4, 2,  0, 'none',     600, 64, 1e-3, 0.),
-    MiniTeacher('mae',        'masking',  64, 4, 2,  0, 'default', 2400, 64, 2e-3, 0.),
+    MiniTeacher('mae',        'masking',  64, 4, 2,  0, 'default', 3200, 64, 2e-3, 0.),
 ]}
 
 # %% ../nbs/14_mini_teachers.ipynb #d07458fa

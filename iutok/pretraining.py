@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['small_vit', 'trunk', 'pixel_stats', 'Pixels', 'Supervised', 'Contrastive', 'Views', 'MultiCrop', 'Prototypes',
-           'SelfDistillation', 'patchify', 'unpatchify', 'MaskedAutoencoder']
+           'balanced', 'SelfDistillation', 'patchify', 'unpatchify', 'MaskedAutoencoder']
 
 # %% ../nbs/12_pretraining.ipynb #2329f9d9
 import copy,math
@@ -143,23 +143,33 @@ class Prototypes(nn.Module):
         w = self.prototypes.detach() if frozen else self.prototypes
         return F.normalize(self.mlp(x).float(), dim=-1) @ F.normalize(w.float(), dim=-1).T
 
+def balanced(
+    scores:Tensor,     # (N, K) of N views and K prototypes
+    temperature:float, # small ones sharpen
+    rounds:int=3,      # of making columns equal, then rows
+)->Tensor:             # (N, K) probabilities; every prototype gets about N/K
+    "Sharpen and centre over the batch (Sinkhorn-Knopp)."
+    z = scores.float()/temperature
+    for _ in range(rounds):
+        z = z-z.logsumexp(0, keepdim=True)
+        z = z-z.logsumexp(1, keepdim=True)
+    return z.exp()
+
 class SelfDistillation(nn.Module):
     "A student predicts, from any crop, what its own slow average says about another crop of the same image (DINO, arXiv 2104.14294)."
     def __init__(self,
         trunk:nn.Module,          # (B, 3, S, S) -> (B, C); the student's
         pixels:Pixels,            # bytes to what the trunk sees
         steps:int,                # T, of the whole run
-        n:int=512,                # K, prototypes
-        momentum:float=.99,       # of the teacher at the start; 1 at the end
+        n:int=128,                # K, prototypes
+        momentum:float=.98,       # of the teacher at the start; 1 at the end
         sharp:float=.04,          # temperature of the teacher
         soft:float=.1,            # temperature of the student
-        centre_momentum:float=.9, # of the centre
         wait:float=.05):          # share of the steps in which the prototypes stay as they are
         super().__init__()
         self.pixels,self.student = pixels,nn.ModuleDict(dict(trunk=trunk, head=Prototypes(trunk.embed_dim, n=n)))
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.register_buffer('centre', torch.zeros(n))
-        self.steps,self.momentum,self.sharp,self.soft,self.centre_momentum,self.wait = steps,momentum,sharp,soft,centre_momentum,wait*steps
+        self.steps,self.momentum,self.sharp,self.soft,self.wait = steps,momentum,sharp,soft,wait*steps
 
     @property
     def trunk(self): return self.teacher['trunk'] # the better of the two
@@ -174,16 +184,14 @@ class SelfDistillation(nn.Module):
         b,v = batch.large.shape[:2]
         large,small = (self.pixels(x.flatten(0, 1)) for x in (batch.large, batch.small))
         with torch.no_grad():
-            t = self.teacher['head'](self.teacher['trunk'](large))
-            p = ((t-self.centre)/self.sharp).softmax(-1).view(b, v, -1)
-            if self.training: self.centre.lerp_(t.mean(0), 1-self.centre_momentum)
+            p = balanced(self.teacher['head'](self.teacher['trunk'](large)), self.sharp).view(b, v, -1)
         z = [self.student['trunk'](x).view(b, -1, self.trunk.embed_dim) for x in (large, small)]
         s = self.student['head'](torch.cat(z, 1), frozen=step<self.wait)
         logq = (s/self.soft).log_softmax(-1)
         ce = -torch.einsum('bik,bjk->ij', p, logq)/b # teacher's view i, student's view j
         loss = ce[~torch.eye(*ce.shape, dtype=torch.bool, device=ce.device)].mean()
-        h = lambda q: -(q*q.clamp_min(1e-9).log()).sum(-1)
-        return loss,dict(entropy=h(p).mean(), spread=h(p.mean((0, 1))))
+        entropy = lambda q: -(q*q.clamp_min(1e-9).log()).sum(-1)
+        return loss,dict(told=entropy(p.mean((0, 1)))-entropy(p).mean())
 
 # %% ../nbs/12_pretraining.ipynb #acf8eb7c
 def patchify(
@@ -209,12 +217,13 @@ class MaskedAutoencoder(nn.Module):
         depth:int=1,      # its blocks
         heads:int=2,      # its attention heads
         flat:float=1e-2): # variance added to that of a patch, so that flat ones are not blown up
+        from timm.layers import build_sincos2d_pos_embed
         from timm.models.vision_transformer import Block
         super().__init__()
         self.trunk,self.pixels,self.hide,self.flat = trunk,pixels,hide,flat
-        self.patch,n = trunk.patch_embed.patch_size[0],trunk.patch_embed.num_patches
+        self.patch = trunk.patch_embed.patch_size[0]
         self.widen = nn.Linear(trunk.embed_dim, width)
-        self.hidden,self.pos = nn.Parameter(torch.randn(width)*.02),nn.Parameter(torch.randn(n, width)*.02)
+        self.hidden,self.pos = nn.Parameter(torch.randn(width)*.02),nn.Parameter(build_sincos2d_pos_embed(list(trunk.patch_embed.grid_size), width))
         self.decode = nn.Sequential(*[Block(width, heads, qkv_bias=True) for _ in range(depth)], nn.LayerNorm(width), nn.Linear(width, 3*self.patch**2))
 
     def encode(self, x, keep): # (B, 3, S, S), (B, n) places -> (B, n, C)
