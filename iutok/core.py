@@ -180,14 +180,15 @@ def check_parameters(
 def recipe_row(
     recipes:dict[str,dict], # name -> row: parameter -> value, and `notebook`, the one it is for
     name:str,               # the recipe asked for
-    notebook:str,           # the notebook that asks
+    notebook:str=None,      # the notebook that asks; None: any
 )->dict:                    # parameter -> value
     "One recipe; a ValueError says which there are, or that this one is for another notebook."
-    mine = [k for k,r in recipes.items() if r.get('notebook', notebook)==notebook]
+    mine = [k for k,r in recipes.items() if notebook in (None, r['notebook'])]
+    known = f"{notebook or 'They'} {'knows' if notebook else 'are'}: {', '.join(mine)}."
     if name not in recipes:
         near = get_close_matches(str(name), mine, 3, .4)
-        raise ValueError(f"There is no recipe '{name}'{'; did you mean '+', '.join(near)+'?' if near else '.'} {notebook} knows: {', '.join(mine)}.")
-    if name not in mine: raise ValueError(f"The recipe '{name}' is for {recipes[name]['notebook']}, not for {notebook}, which knows: {', '.join(mine)}.")
+        raise ValueError(f"There is no recipe '{name}'{'; did you mean '+', '.join(near)+'?' if near else '.'} {known}")
+    if name not in mine: raise ValueError(f"The recipe '{name}' is for {recipes[name]['notebook']}. {known}")
     return {k:v for k,v in recipes[name].items() if k!='notebook'}
 
 def fill_sizes(
