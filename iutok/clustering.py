@@ -29,7 +29,8 @@ class FeatureMaps:
         rank:int=0,           # this process, which takes its share of the images
         world:int=1,          # number of processes
         device='cpu'):        # where the teacher works
-        self.teacher,self.images,self.read,self.device = teacher,images.subset(range(rank, len(images), world)) if world>1 else images,(size,batch_size,transform,seed),device
+        mine = images.subset(np.arange(rank, len(images), world)) if world>1 else images
+        self.teacher,self.images,self.read,self.device = teacher,mine,(size,batch_size,transform,seed),device
     def __len__(self): return len(self.images)
     def __iter__(self): return (self.teacher(b.u8.to(self.device)) for b in sequential(self.images, *self.read))
 
