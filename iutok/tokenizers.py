@@ -40,7 +40,7 @@ class TeacherEncoder(nn.Module):
         pretrained:bool=True, # real weights
         fast:bool=True):      # bfloat16 arithmetic
         super().__init__()
-        t = load_teacher(name, size, pretrained, fast)
+        t = load_teacher(name, size=size, pretrained=pretrained, fast=fast)
         if hash not in (None, t.info.hash): raise ValueError(f"This tokenizer was made with weights {hash} of the teacher '{name}', but those at hand are {t.info.hash}. Load the same weights.")
         self._teacher = (t,) # in a tuple: not a submodule
         self._config = dict(name=name, size=t.size, hash=t.info.hash, pretrained=pretrained, fast=fast)
