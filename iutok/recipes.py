@@ -13,11 +13,12 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor,nn
 from .core import Run,recipe_row
+from .distillation import vqkd_tokenizer
 from .losses.gan import PatchGAN,StyleGAN2
 from .losses.recon import PERCEPTUAL
 from .nets.conv import ConvDecoder,ConvEncoder
 from .nets.vit import ViT
-from .quantizers import CVQ,FSQ,Fixed,NormEMA,OnlineCluster,VQ
+from .quantizers import CVQ,FSQ,Fixed,OnlineCluster,VQ
 from .reconstruction import Discriminate,Reconstruct
 from .teachers import load_teacher
 from .tokenizers import Connector,TeacherEncoder,Tokenizer
@@ -136,9 +137,7 @@ def student_tokenizer(
     channels:int, # C of the teacher's features
 )->Tokenizer:
     "VQ-KD's student: a vision transformer, a norm-EMA codebook, and a shallow feature decoder."
-    vit = dict(grid=run.image_size//run.patch, width=run.student_width, heads=run.student_heads)
-    return Tokenizer(ViT(patch=run.patch, depth=run.student_depth, out_channels=run.dim, **vit), NormEMA(run.n_codes, run.dim, seed=run.seed),
-                     feature_decoder=ViT(in_channels=run.dim, patch=1, depth=run.feature_depth, out_channels=channels, **vit), image_size=run.image_size)
+    return vqkd_tokenizer(channels, run.image_size, run.patch, run.n_codes, run.dim, run.student_width, run.student_depth, run.student_heads, run.feature_depth, run.lookup, run.seed)
 
 def add_decoder(
     run:Run,       # its body and what that needs, image_size
