@@ -296,7 +296,7 @@ def fit(
             states,saved = gather_object([_rng()]),done
             if main:
                 save_checkpoint(ckpt, phases, done, run_id, avg, before+time.time()-began, dict(rows=curves.rows, sums=curves.sums), states)
-                curves.save(pause=0 if last else 30)
+                curves.save(pause=3 if last else 30)
         if look and main and (done%look_every==0 or last): _look(look, done, phases)
     acc.wait_for_everyone() # what the first process wrote is there for all
     for m in [p.module for p in phases.values()]+([avg.module] if avg else []): m.eval()
