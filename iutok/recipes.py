@@ -46,7 +46,7 @@ BIG_VIT  = dict(body='vit', vit_grid=14, vit_width=1280, vit_depth=32, vit_heads
 BASE_VIT = BIG_VIT | dict(vit_width=768, vit_depth=12, vit_heads=12)
 
 VQKD = dict(notebook='train_vqkd') | PAPER | dict(
-    image_size=224, transform='default', teacher_size=None, project=None, n_codes=8192, dim=32, lookup='after',
+    image_size=224, use_size=256, transform='default', teacher_size=None, project=None, n_codes=8192, dim=32, lookup='after',
     patch=16, student_width=768, student_depth=12, student_heads=12, feature_depth=1,
     lr=2e-4, lr_final=.05, warmup=.1, warm=0., betas=[.9,.99], weight_decay=1e-4, batch_size=512, steps=250_000, workers=10)
 CLUSTER = dict(notebook='train_cluster') | PAPER | STRONG | dict(
