@@ -21,7 +21,7 @@ from .nets.vit import ViT
 from .quantizers import CVQ,FSQ,Fixed,OnlineCluster,VQ
 from .reconstruction import Discriminate,Reconstruct
 from .teachers import load_teacher
-from .tokenizers import Connector,TeacherEncoder,Tokenizer
+from .tokenizers import Connector,TeacherEncoder,Tokenizer,teacher_side
 from .training import Phase,warmup_cosine
 
 # %% ../nbs/38_recipes.ipynb #b7db20e5
@@ -46,11 +46,11 @@ BIG_VIT  = dict(body='vit', vit_grid=14, vit_width=1280, vit_depth=32, vit_heads
 BASE_VIT = BIG_VIT | dict(vit_width=768, vit_depth=12, vit_heads=12)
 
 VQKD = dict(notebook='train_vqkd') | PAPER | dict(
-    image_size=224, transform='default', teacher_size=224, project=False, n_codes=8192, dim=32, lookup='after',
+    image_size=224, use_size=256, transform='default', teacher_size=None, project=None, n_codes=8192, dim=32, lookup='after',
     patch=16, student_width=768, student_depth=12, student_heads=12, feature_depth=1,
     lr=2e-4, lr_final=.05, warmup=.1, warm=0., betas=[.9,.99], weight_decay=1e-4, batch_size=512, steps=250_000, workers=10)
 CLUSTER = dict(notebook='train_cluster') | PAPER | STRONG | dict(
-    teacher_size=256, project=False, n_codes=8192, rule='online', cosine=True, iters=20, vectors=4_000_000,
+    teacher_size=None, grid=16, project=False, n_codes=8192, rule='online', cosine=True, iters=20, vectors=4_000_000,
     lr=5.4e-5, betas=[.5,.9], batch_size=256, steps=100_000, workers=10)
 
 # %% ../nbs/38_recipes.ipynb #5728ff8a
@@ -77,18 +77,18 @@ RECIPES = {
     'llamagen-128x16-f8':           LLAMAGEN | F8 | dict(n_codes=128, dim=16),
     'llamagen-16384x8-no-refine':   LLAMAGEN | dict(attention=False),           # neither attention nor refine block
 
-    'vqkd-clip-8192':                   VQKD | dict(teacher='clip', project=True),
-    'vqkd-clip-8192-laion-aesthetics':  VQKD | dict(teacher='clip', project=True, data='laion_aesthetics'),
-    'vqkd-clip-8192-sa-med2d':          VQKD | dict(teacher='clip', project=True, data='sa_med2d'),
-    'vqkd-clip-8192-satin':             VQKD | dict(teacher='clip', project=True, data='satin'),
+    'vqkd-clip-8192':                   VQKD | dict(teacher='clip'),
+    'vqkd-clip-8192-laion-aesthetics':  VQKD | dict(teacher='clip', data='laion_aesthetics'),
+    'vqkd-clip-8192-sa-med2d':          VQKD | dict(teacher='clip', data='sa_med2d'),
+    'vqkd-clip-8192-satin':             VQKD | dict(teacher='clip', data='satin'),
     'vqkd-vit-8192':                    VQKD | dict(teacher='vit'),
     'vqkd-vit-16384':                   VQKD | dict(teacher='vit', n_codes=16384),
     'vqkd-dino-8192':                   VQKD | dict(teacher='dino'),
     'vqkd-mae-8192':                    VQKD | dict(teacher='mae'),
-    'vqkd-convnext-8192':               VQKD | dict(teacher='convnext'),
+    'vqkd-convnext-8192':               VQKD | dict(teacher='convnext', teacher_size=224),
     'vqkd-evaclip-8192':                VQKD | dict(teacher='evaclip'),
-    'vqkd-openclip_L_14-8192':          VQKD | dict(teacher='openclip_L_14', project=True),
-    'vqkd-openclip_bigG_14-8192':       VQKD | dict(teacher='openclip_bigG_14', project=True),
+    'vqkd-openclip_L_14-8192':          VQKD | dict(teacher='openclip_L_14', teacher_size=224),
+    'vqkd-openclip_bigG_14-8192':       VQKD | dict(teacher='openclip_bigG_14', teacher_size=224),
     'cluster-clip-8192':                CLUSTER | dict(teacher='clip'),
 
     'decoder-llamagen':   DECODER | LLAMAGEN_LOSSES,                            # pixels for the codes of VQ-KD and Cluster
@@ -201,8 +201,6 @@ def pixel_recipe(
     return {k:p.get(k) for k in PIXEL_KEYS if p['body']=='vit' or not k.startswith('vit')}
 
 # %% ../nbs/38_recipes.ipynb #c1e9ed0b
-def _teacher(run, device): return load_teacher(run.teacher, profile='paper', pretrained=device!='meta', size=run.teacher_size, project=run.project)
-
 _BUILD = dict(train_vqgan=vqgan, train_cvqvae=cvqvae, train_fsq=fsq)
 
 def build(
@@ -218,7 +216,7 @@ def build(
     with torch.device(device):
         if kind=='train_vqkd': return student_tokenizer(run, load_teacher(run.teacher, profile='paper', pretrained=False, project=run.project).info.dim)
         if kind=='train_cluster':
-            encoder = TeacherEncoder(run.teacher, size=run.teacher_size, pretrained=str(device)!='meta', profile='paper', project=run.project)
+            encoder = TeacherEncoder(run.teacher, size=run.teacher_size or teacher_side(run.teacher, run.grid, 'paper'), pretrained=str(device)!='meta', profile='paper', project=run.project)
             quantizer = OnlineCluster if run.rule=='online' else Fixed
             return Tokenizer(encoder, quantizer(run.n_codes, encoder.teacher.info.dim, cosine=run.cosine), image_size=run.image_size)
         if kind=='train_decoder':

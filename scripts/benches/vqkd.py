@@ -1,43 +1,41 @@
-"""One full-size step of VQ-KD at batch 2 on this machine's CPU: the paper's student with teachers of CLIP ViT-B/16's and OpenCLIP bigG/14's shape.
+"""One full-size step of VQ-KD at batch 2 on this CPU: the paper's student with teachers of CLIP ViT-B/16's and OpenCLIP bigG/14's shape, weights random.
 
-Weights are random, sizes are not. Every row's step has been checked: finite loss, all 189 trained tensors and the codebook moved, the teacher did not.
-`theirs` is the teacher's forward pass alone; for memory, what weights, gradients and moments of the student and the teacher's weights take at least.
-"""
-import gc, time, torch
-from _measure import peak_in_child, row
-from _step import one_step
-from iutok.data import Batch
-from iutok.distillation import distil_phase, vqkd_tokenizer
-from iutok.teachers import load_teacher
+Each row runs in a process of its own: is the loss finite, did all 189 trained tensors and the codebook move and no tensor of the teacher, how long (against the teacher's
+forward pass alone), how much memory at most (against weights, gradients and moments alone). The teacher of bigG's shape takes about 4 GB in bfloat16 and twice that for a moment."""
+import json, os, subprocess, sys, time
+from pathlib import Path
+from _measure import row
+from _step import fine, one_step
 
-TEACHERS = {'clip':'VQ-KD step, batch 2, CLIP ViT-B/16', 'openclip_bigG_14':'VQ-KD step, batch 2, OpenCLIP ViT-bigG/14'}
+TEACHERS = {'clip':'CLIP ViT-B/16', 'openclip_bigG_14':'OpenCLIP ViT-bigG/14'}
 
-def paper_step(teacher):
-    "Losses, seconds of the step and of the teacher alone, bytes that cannot be avoided; the step is checked."
-    torch.manual_seed(0)
-    t = load_teacher(teacher, profile='paper', pretrained=False, project=True)
-    u8 = torch.randint(256, (2, 3, 224, 224), dtype=torch.uint8)
-    began = time.perf_counter()
-    assert t(u8).isfinite().all()
-    alone = time.perf_counter()-began
+def paper_step(
+    teacher:str, # its name at profile paper
+)->dict:         # as `one_step`, and alone: seconds of the teacher's forward pass; least_mb: what weights, gradients and moments take
+    "The paper's VQ-KD for one step at the peak of its learning rate, on two random images."
+    import torch
+    from iutok.core import seed_everything
+    from iutok.data import Batch
+    from iutok.distillation import distil_phase, vqkd_tokenizer
+    from iutok.teachers import load_teacher
+    seed_everything(0)
+    t = load_teacher(teacher, profile='paper', pretrained=False)
+    u8,began = torch.randint(256, (2, 3, 224, 224), dtype=torch.uint8),time.time()
+    t(u8)
+    alone = time.time()-began
     tok = vqkd_tokenizer(t.info.dim)
-    batch = Batch(u8, torch.zeros(2, dtype=torch.long), torch.arange(2))
-    phase = distil_phase(tok, lambda b: t(b.u8))
-    losses,seconds = one_step(dict(kd=phase), batch, 25_000, frozen=[t], moving_buffers=['quantizer.codebook','quantizer.initialised'])
+    phases = dict(kd=distil_phase(tok, lambda b: t(b.u8)))
+    r = one_step(phases, Batch(u8, None, None), 25_000, dict(tok=tok, teacher=t), ('teacher.',), ('tok.quantizer.codebook', 'tok.quantizer.initialised'))
     least = sum(p.numel()*p.element_size() for p in t.parameters())+16*sum(p.numel() for p in tok.parameters())
-    return losses,seconds,alone,least
-
-def peak(work, side):
-    "Peak resident memory of this process over one step, in MB; printed alone by the child."
-    from pathlib import Path
-    *_,least = paper_step(work)
-    if side=='theirs': return least/2**20
-    return int(next(l for l in Path('/proc/self/status').read_text().splitlines() if l.startswith('VmHWM')).split()[1])/1024
+    return r | dict(alone=alone, least_mb=least/2**20)
 
 def rows():
-    "All results, one after the other."
-    for teacher,work in TEACHERS.items():
-        losses,seconds,alone,least = paper_step(teacher)
-        yield row(f'{work} (loss {losses["kd"]:.3f})', "the teacher's forward alone", seconds, alone, 's')
-        gc.collect()
-        yield row(f'{work}, memory', 'weights, gradients, moments', peak_in_child('vqkd', teacher, 'ours'), least/2**20, 'MB')
+    for name,what in TEACHERS.items():
+        root = Path(__file__).parents[2]
+        p = subprocess.run([sys.executable, __file__, name], check=True, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=f'{root}:{Path(__file__).parent}'))
+        r = json.loads(p.stdout.splitlines()[-1])
+        work = f"VQ-KD of {what}, batch 2: {r['moved']} of {r['parameters']} moved"
+        yield row(work, "the teacher's forward alone", r['seconds'], r['alone'], 's') | dict(ok=fine(r))
+        yield row(f"{work}, loss {r['losses']['kd']:.3f}", 'weights, gradients, moments', r['peak_mb'], r['least_mb'], 'MB') | dict(ok=fine(r))
+
+if __name__=='__main__': print(json.dumps(paper_step(sys.argv[1])))
