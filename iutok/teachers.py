@@ -158,7 +158,7 @@ class Exact(nn.Module):
     "A part that keeps float32 where the rest is bfloat16."
     def __init__(self, net): super().__init__(); self.net = net
     def forward(self, x):
-        with torch.autocast(x.device.type, enabled=False): return self.net(x.float())
+        with torch.autocast('cpu' if x.is_meta else x.device.type, enabled=False): return self.net(x.float())
 
 def _halve(net): # matrices to bfloat16; norms, embeddings and exact parts stay
     for m in net.children():
@@ -176,7 +176,7 @@ class FrozenTeacher(nn.Module):
         fast:bool=True):     # bfloat16 arithmetic
         super().__init__()
         self.net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        if fast: _halve(self.net)
+        if fast and not any(p.is_meta for p in net.parameters()): _halve(self.net)
         self.info,self.size,self.fast = info,size or info.size,fast
         self.register_buffer('mean', torch.tensor(info.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(info.std).view(1, 3, 1, 1), persistent=False)
@@ -188,19 +188,20 @@ class FrozenTeacher(nn.Module):
         images:Tensor, # (B, 3, H, W) uint8, or float in [0, 1]
     )->Tensor:         # (B, C, h, w) float32 features
         "Features of a batch of images; wrong shapes and ranges raise a ValueError."
-        if images.ndim!=4 or images.shape[1]!=3: raise ValueError(f'A teacher takes images (B, 3, H, W), got {tuple(images.shape)}.')
+        if images.ndim!=4 or images.shape[1]!=3 or 0 in images.shape: raise ValueError(f'A teacher takes images (B, 3, H, W), at least one, got {tuple(images.shape)}.')
         if images.dtype!=torch.uint8:
             if not images.is_floating_point(): raise ValueError(f'A teacher takes uint8 images or floats in [0, 1], got {images.dtype}.')
-            lo,hi = images.aminmax() if images.numel() and not images.is_meta else (torch.tensor(0.), torch.tensor(1.))
+            lo,hi = images.aminmax() if not images.is_meta else (torch.tensor(0.), torch.tensor(1.))
             if lo.isnan(): raise ValueError('The images hold NaN.')
             if not (lo>=-1e-4 and hi<=1+1e-4): raise ValueError(f'Float images must lie in [0, 1], got [{lo:.3g}, {hi:.3g}]; from [-1, 1], pass x/2 + 0.5.')
+        if images.is_meta and not self.mean.is_meta: raise ValueError("Images on the meta device have no pixels; load the teacher within torch.device('meta') to ask for shapes.")
         if images.device!=self.mean.device: self.to(images.device)
         h,w = (self.size, self.size) if isinstance(self.size, int) else self.size
-        n = max(1, 200_000//(h*w)) if images.device.type=='cpu' else max(1, len(images)) # as many as fit a CPU's cache
+        n = max(1, 200_000//(h*w)) if images.device.type=='cpu' else len(images) # as many as fit a CPU's cache
         return torch.cat([self._features(b, h, w) for b in images.split(n)])
 
     def _features(self, images, h, w):
-        kind = images.device.type
+        kind = 'cpu' if images.is_meta else images.device.type # shapes alone need no autocast
         with torch.autocast(kind, enabled=False):
             x = images.float()/255 if images.dtype==torch.uint8 else images.float()
             if x.shape[-2:]!=(h, w): x = F.interpolate(x, (h, w), mode='bicubic', antialias=x.shape[-2]>h or x.shape[-1]>w).clamp(0, 1)
@@ -215,8 +216,9 @@ class _Last(nn.Module): # timm's features_only models return a list of maps
 def _effnet(pretrained, weights): # -> network, the tensors that its hash is made of
     net = _Last(effnet(pretrained, weights, features_only=True, out_indices=(3,)))
     state = list(net.state_dict().values()) # its hash is that of all tensors, before what follows
-    fold_norms(net).net.blocks = net.net.blocks[:5] # nothing reads the later ones
-    for m,k in ((net.net, 'conv_stem'), (net.net.blocks, '0'), (net.net.blocks, '1')): setattr(m, k, Exact(getattr(m, k)))
+    m = fold_norms(net).net
+    m.conv_stem = Exact(m.conv_stem)
+    m.blocks = nn.Sequential(*map(Exact, m.blocks[:4]), m.blocks[4]) # nothing reads the later ones
     return net,state
 
 def _mini(info, config, path, pretrained, project):
@@ -254,7 +256,7 @@ def _any_timm(name, pretrained, weights, size, project): # a model that is in no
     import timm
     model,_,at = name.removeprefix('timm:').partition('@')
     if at and not at.removeprefix('-').isdigit(): raise ValueError(f"'{name}': after @ stands the index of a block or stage, such as -2.")
-    at,native = int(at) if at else None,None
+    at = int(at) if at else None
     info = Teacher(name, f'timm:{model}', f'block or stage {at}' if at is not None else 'last map', 0, 0, 0, (), (), '')
     net,info = _from_timm(info, at, pretrained, weights, size, project)
     cfg = net.net.pretrained_cfg

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor,nn
 from .core import fingerprint
 from .teachers import TEACHERS,Teacher
-from .weights import fill_weights,hub_file,read_weights
+from .weights import hub_file
 
 # %% ../nbs/13_text.ipynb #ca03f99f
 class TextTower(nn.Module):
@@ -46,10 +46,11 @@ def load_text_tower(
     if pretrained and weights is None:
         repo = open_clip.get_pretrained_cfg(arch, tag)['hf_hub'].rstrip('/')
         weights = hub_file(repo, ['open_clip_model.safetensors', 'open_clip_pytorch_model.bin'], f"the text tower of '{name}'")
+    if pretrained and not Path(weights).is_file(): raise ValueError(f"There is no weights file '{weights}'.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = open_clip.create_model(arch)
-    if pretrained: fill_weights(net, read_weights(weights), f"the text tower of '{name}'", weights)
+        try: net = open_clip.create_model(arch, pretrained=str(weights) if pretrained else None)
+        except Exception as e: raise ValueError(f"'{weights}' does not hold the open_clip model {arch} ({' '.join(str(e).split())[:160]}).") from None
     net.visual = None
     h = fingerprint(*net.state_dict().values())
     return TextTower(net, open_clip.get_tokenizer(arch), replace(info, source=f'open_clip:{info.text}', feature='unit vector of a sentence', dim=info.head, hash=h if pretrained else f'random-{h}'))
