@@ -10,6 +10,8 @@ import copy,time,torch
 from collections.abc import Callable
 from dataclasses import dataclass
 from torch import Tensor,nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 # %% ../nbs/04_cost.ipynb #3b4e2be3
 def fake():
@@ -26,13 +28,20 @@ def faked(
     return copy.deepcopy(module, memo)
 
 # %% ../nbs/04_cost.ipynb #bf639afc
+class _Counter(TorchDispatchMode):
+    def __init__(self): super().__init__(); self.total = 0
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if formula := flop_registry.get(func._overloadpacket): self.total += formula(*args, **kwargs, out_val=out)
+        return out
+
 def flops(
     f:Callable[[],object], # called once
 )->int:                    # floating-point operations, 2 per multiply-add
     "Operations of convolutions, matrix products and attention in a call, its backward passes included."
-    from torch.utils.flop_counter import FlopCounterMode
-    with FlopCounterMode(display=False) as c: f()
-    return c.get_total_flops()
+    with _Counter() as c: f()
+    return c.total
 
 def count(
     module:nn.Module|None, # None counts as none
@@ -74,10 +83,10 @@ def step_cost(
         with auto(): return p.module(batch(b), step)[0]
     with fake():
         ps = phases()
-        n = flops(lambda: [loss(p, 1).backward() for p in ps.values()])
-        saved = {b:[saved_bytes(lambda: loss(p, b)) for p in ps.values()] for b in (1, 2)}
+        n = flops(lambda: [loss(p, 2).backward() for p in ps.values()])//2
+        saved = {b:[saved_bytes(lambda: loss(p, b)) for p in ps.values()] for b in (2, 4)} # two images at least, for batch norms
         held = sum(4*count(p.module)+12*sum(q.numel() for q in p.parameters) for p in ps.values()) # 4 bytes a weight; 4 more for its gradient and 8 for two moments where it is trained
-    return StepCost(n, max(two-one for one,two in zip(saved[1], saved[2])), held)
+    return StepCost(n, max(four-two for two,four in zip(saved[2], saved[4]))//2, held)
 
 # %% ../nbs/04_cost.ipynb #b0fbd418
 def this_device()->str: # cuda, mps, ..., cpu

@@ -179,6 +179,9 @@ def pixel_phases(
 )->dict[str,Phase]:
     "The phases that train a tokenizer on pixels, or the pixel decoder of a frozen one; values that mean nothing raise a ValueError."
     if run.disc_forward not in ('reuse', 'repeat'): raise ValueError(f'disc_forward must be reuse or repeat, got {run.disc_forward!r}.')
+    for k in ('gan_start', 'warmup', 'warm', 'lr_final'):
+        if not 0<=getattr(run, k)<=1: raise ValueError(f'{k} is a share, in [0, 1], got {getattr(run, k)}.')
+    if len(run.betas)!=2: raise ValueError(f'betas are the two of Adam, such as [0.5, 0.9], got {run.betas}.')
     disc,start = discriminator(run) if run.gan else None,round(run.gan_start*run.steps)
     g = Reconstruct(tok, run.l1, run.mse, perceptual or perceptual_loss(run), disc, disc_start=start, gain=run.gan_gain or None, g_weight=run.gan, tokens=tokens, frozen=frozen,
                     warm=round(run.warm*run.steps), gan_loss=run.gan_loss)

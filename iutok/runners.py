@@ -16,7 +16,6 @@ from .nets.conv import Residual
 from .nets.vit import Block
 from .quantizers import CVQ,codebook_entropy,codebook_perplexity,usage
 from .recipes import discriminator,pixel_phases
-from .teachers import effnet
 from .tokenizers import Tokenizer
 from .training import fit
 from .viz import image_grid
@@ -36,9 +35,11 @@ class _Codes(nn.Module): # stands in for a frozen tokenizer's quantizer
     def __init__(self, dim): super().__init__(); self.dim = dim
     def decode(self, idx): return torch.zeros(len(idx), self.dim, *idx.shape[1:])
 
-def _perceptual(run): # the network without its weights
-    if run.perceptual=='vgg': return perceptual_vgg(VGG16(), [torch.ones(c) for c in (64, 128, 256, 512, 512)])
-    if run.perceptual=='effnet': return perceptual_effnet(effnet(False, features_only=True), size=max(64, run.image_size))
+def _perceptual(run): # makes the perceptual loss of fake tensors
+    if run.perceptual=='vgg': return lambda: perceptual_vgg(VGG16(), [torch.ones(c) for c in (64, 128, 256, 512, 512)])
+    if run.perceptual!='effnet': return lambda: None
+    net = perceptual_effnet().net[0]
+    return lambda: perceptual_effnet(faked(net), size=max(64, run.image_size))
 
 def _rate(run, tokens): # of the network's typical block
     s,b = run.image_size,max(1, min(run.batch_size//world_size(), 64*32**2//run.image_size**2))
@@ -63,8 +64,9 @@ def pixel_cost(
     def copy():
         parts = {n:faked(m) for n in _PARTS[3 if frozen else 0:] if (m := getattr(tok, n)) is not None}
         return Tokenizer(**dict(encoder=nn.Identity(), quantizer=_Codes(d)) | parts)
+    perceptual = _perceptual(run)
     def phases():
-        ps = pixel_phases(run, copy(), torch.zeros(2, h, w, dtype=torch.long) if frozen else None, perceptual=_perceptual(run))
+        ps = pixel_phases(run, copy(), torch.zeros(2, h, w, dtype=torch.long) if frozen else None, perceptual=perceptual())
         ps['g'].module.warm = run.steps+1
         return ps
     def batch(b): return Batch(torch.zeros(b, 3, s, s, dtype=torch.uint8), torch.zeros(b, dtype=torch.long), torch.zeros(b, dtype=torch.long))

@@ -1,17 +1,17 @@
 "Every training of the paper: which numbers, which networks, which optimisers; one real step at full size."
-import importlib.util,json,math,subprocess,sys
+import json,math,os,subprocess,sys
 from pathlib import Path
 from types import SimpleNamespace
 import pytest,torch
 from torch import nn
-from iutok.core import PROFILES,read_parameters,resolve,check_parameters
+from iutok.core import check_parameters,read_parameters,resolve
 from iutok.cost import count,fake,flops
 from iutok.quantizers import CVQ,FSQ,NormEMA,OnlineCluster,VQ
 from iutok.recipes import PIXEL_KEYS,RECIPES,build,pixel_phases,pixel_recipe
 from iutok.training import warmup_cosine
+from iutok import runners
 
 ROOT = Path(__file__).parents[1]
-nan = float('nan')
 
 # recipe: K, D, images, discriminator, gain, losses (l1, mse), batch, iterations, image size
 V,L = ((1, 0), 96, 260_000),((0, 1), 128, 400_000)
@@ -193,28 +193,27 @@ def test_flops_of_a_convolution(k, c, d, side, stride):
         by_hand = 2*3*k*k*c*d*out.shape[-1]**2
         assert flops(lambda: conv(x))==by_hand and flops(lambda: conv(x).sum().backward())==3*by_hand
 
-def test_cost_of_the_paper_is_that_of_its_layers():
-    tok = build('vqgan-8192-dd2', 'meta')
-    work = []
-    for m in tok.modules(): # every convolution's operations, from the shapes that arrive
-        if isinstance(m, nn.Conv2d): m.register_forward_hook(lambda m,i,o: work.append(2*o.numel()*m.weight[0].numel()))
-    tok.paint(tok.latents(torch.empty(1, 3, 256, 256, device='meta')))
-    attention = 9*2*2*256*256*512 # nine attention layers on 256 positions of 512 channels
-    fresh = build('vqgan-8192-dd2', 'meta')
-    from iutok.runners import pixel_cost
-    import iutok.runners as r
-    old,r.measured_rate = r.measured_rate,lambda *a: 1e12
-    try: c = pixel_cost(SimpleNamespace(**RECIPES['vqgan-8192-dd2']), fresh)
-    finally: r.measured_rate = old
-    search = 2*256*8192*256
-    assert c.forward==sum(work)+attention+search
-    assert c.parameters['decoder']==42_449_795 and c.parameters['discriminator']==663_361
-    assert c.hours==pytest.approx(c.step.flops*96*260_000/1e12/3600) and 1e12<c.step.flops<2e12
+def test_cost_is_that_of_the_layers(monkeypatch):
+    few = dict(mults=[1, 1, 2], n_res=1, image_size=64, n_codes=512, perceptual='none')
+    tok,work = build('vqgan-8192-dd2', **few),[]
+    hooks = [m.register_forward_hook(lambda m,i,o: work.append(2*o.numel()*m.weight[0].numel())) for m in tok.modules() if isinstance(m, nn.Conv2d)] # operations from the shapes that arrive
+    with torch.no_grad(): tok.paint(tok.latents(torch.zeros(1, 3, 64, 64)))
+    for h in hooks: h.remove()
+    attention = 5*2*2*256**2*256 # five layers on 256 positions of 256 channels, two products each
+    monkeypatch.setattr(runners, 'measured_rate', lambda *a: 1e12)
+    run,before = SimpleNamespace(**RECIPES['vqgan-8192-dd2'] | few),torch.get_rng_state()
+    c = runners.pixel_cost(run, tok)
+    assert torch.equal(torch.get_rng_state(), before)             # a run draws what it would have drawn without
+    assert c.forward==sum(work)+attention+2*256*512*256           # and the search
+    assert c.parameters['discriminator']==663_361 and c.parameters['encoder']==count(tok.encoder)
+    assert 3*sum(work)<c.step.flops<4*sum(work) and c.hours==pytest.approx(c.step.flops*96*260_000/1e12/3600)
+    painted = runners.pixel_cost(run, tok, frozen=True, tokens=True)
+    assert painted.step.flops<c.step.flops<3*painted.step.flops and painted.step.activations<c.step.activations
 
 # ---- the real thing
 
 def test_one_step_of_the_main_baseline_at_full_size():
     "In a process of its own, whose memory is given back."
-    r = json.loads(subprocess.run([sys.executable, 'scripts/benches/full.py', 'vqgan-8192-dd2'], check=True, capture_output=True, text=True, cwd=ROOT, env=__import__('os').environ | dict(PYTHONPATH=str(ROOT))).stdout.splitlines()[-1])
+    r = json.loads(subprocess.run([sys.executable, 'scripts/benches/full.py', 'vqgan-8192-dd2'], check=True, capture_output=True, text=True, cwd=ROOT, env=os.environ | dict(PYTHONPATH=str(ROOT))).stdout.splitlines()[-1])
     print(f"peak memory {r['peak_mb']:.0f} MB, {r['seconds']:.1f} s, losses {r['losses']}")
     assert r['wrong']==[] and r['moved']==r['should']<r['parameters'] and all(map(math.isfinite, r['losses'].values())) and r['peak_mb']>1000

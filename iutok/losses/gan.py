@@ -153,7 +153,7 @@ def batch_std(
     "Append how much the images of a group differ (arXiv:1710.10196, section 3)."
     b,_,h,w = x.shape
     g = next(g for g in range(min(b, group), 0, -1) if b%g==0)
-    std = (x.float().view(g, b//g, -1).var(0, correction=0)+1e-8).sqrt().mean(1)  # one number per group
+    std = (x.float().reshape(g, b//g, -1).var(0, correction=0)+1e-8).sqrt().mean(1)  # one number per group
     return torch.cat([x, std.repeat(g).to(x.dtype).view(b, 1, 1, 1).expand(b, 1, h, w)], 1)
 
 # %% ../../nbs/33_losses.gan.ipynb #94329a68
