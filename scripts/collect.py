@@ -17,14 +17,15 @@ def rows_of_table(runs, out): # the rows of table 1, and every run behind them
         return {n}.union(*(behind(u['run']) for u in load_json(runs/n/'record.json')['uses'].values()))
     return names,sorted(behind('table1_tokenizers'))
 
-def tokenizers_alone(runs, out, patterns): # their reconstructions and learning curves
-    trained = [p.parent.name for pattern in patterns for p in sorted(runs.glob(f'{pattern}/record.json'))]
-    if not trained: sys.exit(f"scripts/collect: {runs.name} holds no finished run named like {', '.join(patterns)}.")
+def tokenizers_alone(runs, out, page): # their reconstructions and learning curves
+    trained = [p.parent.name for pattern in PAGES[page] for p in sorted(runs.glob(f'{pattern}/record.json'))]
+    if not trained: sys.exit(f"scripts/collect: {runs.name} holds no finished run named like {', '.join(PAGES[page])}.")
     names = [f'{n}-scores' for n in trained]
     if missing := [n for n in names if not (runs/n/'record.json').exists()]: sys.exit(f"scripts/collect: not scored yet: {', '.join(missing)} (scripts/run evaluate ... ars=[]).")
     out.mkdir(parents=True)
     for n in trained:
         shutil.copy(runs/f'{n}-scores'/'strip.png', out/f'{n}.png')
+        if page=='codebooks': shutil.copy(runs/f'{n}-scores'/'codebook.png', out/f'{n}-codebook.png')
         pd.read_csv(runs/n/'curves.csv').drop(columns='images_per_s').to_csv(out/f'{n}.csv', index=False, float_format='%.4g')
     return names,sorted(trained+names)
 
@@ -34,7 +35,7 @@ def main(what='table1', profile='mini'):
     runs,out = root/'runs'/profile,root/'nbs'/'results'/f'{what}_{profile}'
     new = out.with_name(out.name+'.new')
     shutil.rmtree(new, ignore_errors=True)
-    names,behind = rows_of_table(runs, new) if what=='table1' else tokenizers_alone(runs, new, PAGES[what])
+    names,behind = rows_of_table(runs, new) if what=='table1' else tokenizers_alone(runs, new, what)
     save_json(new/'records.json', [load_json(runs/n/'record.json') for n in names])
     save_json(new/'runs.json', [load_json(runs/n/'record.json') for n in behind])
     shutil.rmtree(out, ignore_errors=True)
