@@ -40,7 +40,7 @@ class TeacherEncoder(nn.Module):
         pretrained:bool=True, # real weights
         fast:bool=True):      # bfloat16 arithmetic
         super().__init__()
-        t = load_teacher(name, size, pretrained, fast)
+        t = load_teacher(name, size=size, pretrained=pretrained, fast=fast)
         if hash not in (None, t.info.hash): raise ValueError(f"This tokenizer was made with weights {hash} of the teacher '{name}', but those at hand are {t.info.hash}. Load the same weights.")
         self._teacher = (t,) # in a tuple: not a submodule
         self._config = dict(name=name, size=t.size, hash=t.info.hash, pretrained=pretrained, fast=fast)
@@ -63,11 +63,17 @@ class Tokenizer(nn.Module):
         pre_decode:nn.Module=None,      # between quantizer and decoder
         feature_decoder:nn.Module=None, # (B, D, h, w) -> teacher features, VQ-KD only
         image_size:int=256,             # S, side of the images it works on, pixels
-        about:dict=None):               # what made it: run, data, teacher, ...
+        about:dict=None,                # what made it: run, data, teacher, ...
+        discriminator:nn.Module=None):  # it was trained against; moves along, but is no part of it: neither trained, saved nor hashed with it
         super().__init__()
         self.encoder,self.post_encode,self.quantizer = encoder,post_encode,quantizer
         self.pre_decode,self.decoder,self.feature_decoder = pre_decode,decoder,feature_decoder
-        self.image_size,self.about = image_size,about or {}
+        self.image_size,self.about,self.discriminator = image_size,about or {},discriminator
+
+    def __setattr__(self, k, v): object.__setattr__(self, k, v) if k=='discriminator' else super().__setattr__(k, v)
+    def _apply(self, fn, recurse=True): # what .to(), .float(), ... call
+        if self.discriminator is not None: self.discriminator._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
     @property
     def n_codes(self): return self.quantizer.n_codes
