@@ -38,7 +38,7 @@ class _Codes(nn.Module): # stands in for a frozen tokenizer's quantizer
 
 def _perceptual(run): # the network without its weights
     if run.perceptual=='vgg': return perceptual_vgg(VGG16(), [torch.ones(c) for c in (64, 128, 256, 512, 512)])
-    if run.perceptual=='effnet': return perceptual_effnet(effnet(False, features_only=True), size=max(64, run.image_size))
+    if run.perceptual=='effnet': return perceptual_effnet(effnet(False, features_only=True))
 
 def _rate(run, tokens): # of the network's typical block
     s,b = run.image_size,max(1, min(run.batch_size//world_size(), 64*32**2//run.image_size**2))
