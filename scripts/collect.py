@@ -4,7 +4,7 @@ import pandas as pd
 from iutok.core import PROFILES, load_json, project_root, save_json
 
 PAGES = dict( # page -> the tokenizers it compares, as patterns of run names
-    losses=['vqgan-pixel-s?', 'vqgan-perceptual-s?', 'vqgan-gan-s?', 'vqgan-both-s?'],
+    losses=['vqgan-pixel-s?', 'vqgan-perceptual-s?', 'vqgan-gan-s?', 'vqgan-gentle-s?', 'vqgan-both-s?'],
     codebooks=['vqgan-k1024-*-s?', 'cvqvae-k1024-*-s?'])
 
 def rows_of_table(runs, out): # the rows of table 1, and every run behind them

@@ -59,3 +59,23 @@ def test_the_strip_is_the_images_pixel_by_pixel(alone):
     held = load_images('fashion', 'test').take(256).subset(range(10))
     first = torch.tensor(list(strip.crop((0, 0, 32, 32)).getdata())).T.view(3, 32, 32)
     assert torch.equal(first, held.batch(range(1), 32)[0].long())
+
+def test_collect_takes_what_a_page_shows_and_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT/'scripts')
+    import collect
+    monkeypatch.setattr(collect, 'project_root', lambda: tmp_path)
+    runs,out = tmp_path/'runs'/'mini',tmp_path/'nbs'/'results'/'losses_mini'
+    with pytest.raises(SystemExit, match='no finished run'): collect.main('losses')
+    with pytest.raises(SystemExit, match='scripts/collect'): collect.main('loses')
+    for n in ('vqgan-pixel-s0', 'vqgan-pixel-s1', 'other-s0'):
+        save_json(runs/n/'record.json', dict(run=n))
+        (runs/n/'curves.csv').write_text('step,g_l1,images_per_s\n20,0.123456789,50.1\n')
+    with pytest.raises(SystemExit, match='not scored yet: vqgan-pixel-s0-scores, vqgan-pixel-s1-scores'): collect.main('losses')
+    for s in (0, 1):
+        save_json(runs/f'vqgan-pixel-s{s}-scores'/'record.json', dict(run=f'vqgan-pixel-s{s}-scores'))
+        Image.new('L', (4, 2)).save(runs/f'vqgan-pixel-s{s}-scores'/'strip.png')
+    (out/'stale').mkdir(parents=True)
+    collect.main('losses')
+    assert {p.name for p in out.iterdir()}=={'records.json', 'runs.json'} | {f'vqgan-pixel-s{s}.{e}' for s in (0, 1) for e in ('png', 'csv')}
+    assert (out/'vqgan-pixel-s1.csv').read_text()=='step,g_l1\n20,0.1235\n'
+    assert [r['run'] for r in load_json(out/'records.json')]==['vqgan-pixel-s0-scores', 'vqgan-pixel-s1-scores'] and len(load_json(out/'runs.json'))==4
