@@ -13,7 +13,7 @@ from pathlib import Path
 import json, shutil, numpy as np, torch
 import torch.nn.functional as F
 from torch import Tensor,nn
-from .core import PROFILES,atomic,fingerprint,short_path
+from .core import PROFILES,fingerprint,once,short_path
 from .weights import fill_weights,hub_file,read_weights,torchvision_file
 
 # %% ../nbs/10_teachers.ipynb #7bd0718f
@@ -346,5 +346,5 @@ def cached_features(
             at += len(t)
         if at!=n: raise ValueError(f'The batches hold {at} images, expected {n}.')
         out.flush()
-    if not path.exists(): atomic(path, write)
+    once(path, write)
     return np.load(path, mmap_mode='r')

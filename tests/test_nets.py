@@ -93,7 +93,7 @@ def test_decoder_mirrors_encoder_grid():
 
 def test_bad_sizes_are_refused():
     with pytest.raises(ValueError, match='multiples of 4'): ConvEncoder(width=16, mults=(1,1,1), n_res=1)(torch.zeros(1, 3, 10, 8))
-    with pytest.raises(ValueError, match='multiples of patch 4'): SMALL['vit']()(torch.zeros(1, 3, 10, 8))
+    with pytest.raises(ValueError, match='multiples of 4'): SMALL['vit']()(torch.zeros(1, 3, 10, 8))
     with pytest.raises(ValueError, match='not a multiple of heads'): ViT(width=10, heads=4)
 
 def test_vit_starts_as_specified():
