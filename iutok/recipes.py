@@ -168,7 +168,7 @@ def perceptual_loss(
     "The perceptual loss of a run; an unknown one raises a ValueError, absent weights an error that names them."
     if run.perceptual=='none': return None
     if run.perceptual not in PERCEPTUAL: raise ValueError(f"perceptual must be none, {' or '.join(PERCEPTUAL)}, got {run.perceptual!r}.")
-    return PERCEPTUAL[run.perceptual](**(dict(size=64) if run.perceptual=='effnet' and run.image_size<64 else {}))
+    return PERCEPTUAL[run.perceptual]()
 
 def pixel_phases(
     run:Run,                    # its PIXEL_KEYS

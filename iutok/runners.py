@@ -39,7 +39,7 @@ def _perceptual(run): # makes the perceptual loss of fake tensors
     if run.perceptual=='vgg': return lambda: perceptual_vgg(VGG16(), [torch.ones(c) for c in (64, 128, 256, 512, 512)])
     if run.perceptual!='effnet': return lambda: None
     net = perceptual_effnet().net[0]
-    return lambda: perceptual_effnet(faked(net), size=max(64, run.image_size))
+    return lambda: perceptual_effnet(faked(net))
 
 def _rate(run, tokens): # of the network's typical block
     s,b = run.image_size,max(1, min(run.batch_size//world_size(), 64*32**2//run.image_size**2))
