@@ -300,7 +300,7 @@ def best_code(
     with _no_tf32(z.device),torch.autocast(z.device.type, enabled=False),sharing((cpu := z.device.type=='cpu') and len(z)>=1024) as (n,run):
         huge = max(_size('z', z), _size('codebook', codebook))>1e16  # squares would overflow
         if huge or torch.float64 in (z.dtype, codebook.dtype): return torch.cat(list(run(lambda p: exact_code(p, codebook, how), z.split(-(-len(z)//n)))))
-        mid,found,rows = typical(codebook),[],max(8192, 16384//n) if cpu else 1<<16
+        mid,found,rows = typical(codebook),[],max(4096, 16384//n) if cpu else 1<<16
         for part in z.split(rows*n): found += search_shares(part.split(-(-len(part)//n)), lambda p: lift_z(p, mid, how), codebook, mid, how, lambda p,s: s.ids(p, codebook), run=run)
     return torch.cat(found)
 
