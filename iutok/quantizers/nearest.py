@@ -148,8 +148,8 @@ class Share:
             return
         self.best.scatter_reduce_(0, rows, cost.amin(1), 'amin')
         hit = cost<=self.limit(rows)[:,None]
-        if hit.sum()>16*len(rows):
-            crowd = hit.sum(1)>64
+        if hit.count_nonzero()>16*len(rows):
+            crowd = hit.count_nonzero(1)>64
             self.crowded[rows[crowd]],hit[crowd] = True,False
         r,c = hit.nonzero(as_tuple=True)
         self.near.append((rows[r], first[r]+c, cost[r,c]))
@@ -184,7 +184,7 @@ class Share:
         look(each, win)
         if not (self.exact or part.coarse): return
         stay = least<=(bound_limit(self.limit(rows), c) if part.coarse else self.limit(rows))[:,None]
-        if part.coarse and stay.sum()>4*len(z): stay = block_minima(z, part.tiles, part.block)[0]<=self.limit(rows)[:,None]  # too coarse for this codebook
+        if part.coarse and stay.count_nonzero()>4*len(z): stay = block_minima(z, part.tiles, part.block)[0]<=self.limit(rows)[:,None]  # too coarse for this codebook
         stay[each,win] = False
         i,b = stay.nonzero(as_tuple=True)
         if len(i)>2*len(z):
