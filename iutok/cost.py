@@ -28,12 +28,15 @@ def faked(
     return copy.deepcopy(module, memo)
 
 # %% ../nbs/04_cost.ipynb #bf639afc
+_CPU = '_scaled_dot_product_flash_attention_for_cpu' # whose formulas torch's registry lacks
+_FORMULAS = flop_registry | {getattr(torch.ops.aten, _CPU+s):flop_registry[getattr(torch.ops.aten, _CPU.removesuffix('_for_cpu')+s)] for s in ('', '_backward')}
+
 class _Counter(TorchDispatchMode):
     def __init__(self): super().__init__(); self.total = 0
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if formula := flop_registry.get(func._overloadpacket): self.total += formula(*args, **kwargs, out_val=out)
+        if formula := _FORMULAS.get(func._overloadpacket): self.total += formula(*args, **kwargs, out_val=out)
         return out
 
 def flops(

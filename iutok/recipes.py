@@ -157,7 +157,9 @@ PIXEL_KEYS = ('image_size','transform','steps','batch_size','lr','lr_final','bet
 def discriminator(
     run:Run,         # its disc, disc_depth, disc_width, image_size
 )->nn.Module:
-    "The discriminator of a run; an unknown one raises a ValueError."
+    "The discriminator of a run; an unknown one, or one too deep for the images, raises a ValueError."
+    least = 3*2**run.disc_depth
+    if run.disc=='patchgan' and run.image_size<least: raise ValueError(f'disc_depth={run.disc_depth} takes images of at least {least} pixels, these have {run.image_size}.')
     if run.disc=='patchgan': return PatchGAN(depth=run.disc_depth, width=run.disc_width)
     if run.disc=='stylegan2': return StyleGAN2(run.image_size, max_width=8*run.disc_width)
     raise ValueError(f'disc must be patchgan or stylegan2, got {run.disc!r}.')
@@ -168,7 +170,7 @@ def perceptual_loss(
     "The perceptual loss of a run; an unknown one raises a ValueError, absent weights an error that names them."
     if run.perceptual=='none': return None
     if run.perceptual not in PERCEPTUAL: raise ValueError(f"perceptual must be none, {' or '.join(PERCEPTUAL)}, got {run.perceptual!r}.")
-    return PERCEPTUAL[run.perceptual]()
+    return PERCEPTUAL[run.perceptual](**(dict(size=64) if run.perceptual=='effnet' and run.image_size<64 else {}))
 
 def pixel_phases(
     run:Run,                    # its PIXEL_KEYS

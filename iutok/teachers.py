@@ -10,7 +10,7 @@ __all__ = ['TEACHERS', 'MINI', 'Teacher', 'teachers', 'effnet', 'FeatureMap', 'f
 from dataclasses import dataclass,replace
 from difflib import get_close_matches
 from pathlib import Path
-import json, numpy as np, torch
+import json, shutil, numpy as np, torch
 import torch.nn.functional as F
 from torch import Tensor,nn
 from .core import PROFILES,fingerprint,once,short_path
@@ -70,8 +70,7 @@ def _mini_info(name, path): # the row of a small ViT and its constructor's argum
     if not {'config','info'} <= set(meta): raise ValueError(f"{short_path(path)} is not the file of a mini teacher: it has no 'config' and 'info' in its header. For the paper's '{name}', pass profile='paper'.")
     config,info = json.loads(meta['config']),json.loads(meta['info'])
     trunk,head = config['embed_dim'],config.get('num_classes', 0)
-    record = f", record {info['record']}" if info.get('record') else ''
-    return Teacher(name, f'iutok:{Path(path).name}, mini{record}', info.get('feature', _TOKENS), head or trunk, config['patch_size'], config['img_size'], tuple(info['mean']), tuple(info['std']),
+    return Teacher(name, f"iutok:{Path(path).name}, mini, record {info.get('record') or 'none'}", info.get('feature', _TOKENS), head or trunk, config['patch_size'], config['img_size'], tuple(info['mean']), tuple(info['std']),
                    info.get('licence', ''), **(dict(trunk=trunk, head=head) if head else {})),config
 
 def teachers(
@@ -112,8 +111,7 @@ class FeatureMap(nn.Module):
         at:int=None,          # index of the block or stage; None: the last, after the final norm
         project:bool=False):  # apply the network's head to every cell
         super().__init__()
-        self.net,self.at,self.project = net,at,project
-        self.norm = at is None
+        self.net,self.at,self.project,self.norm = net,at,project,at is None
     def forward(self, x):
         t = self.net.forward_intermediates(x, indices=[-1 if self.at is None else self.at], norm=self.norm, stop_early=True, output_fmt='NCHW', intermediates_only=True)[0]
         return self.net.head(self.net.fc_norm(t.movedim(1, -1))).movedim(-1, 1) if self.project else t
@@ -129,16 +127,15 @@ def _torchvision_vit(state): # torchvision's names -> timm's; in this order, the
 
 def _timm(name, size=None, classes=None): # -> network, whether its size was fixed when it was built
     import timm
-    kw = {} if classes is None else dict(num_classes=classes)
-    try: return timm.create_model(name, dynamic_img_size=True, **kw),False
+    try: return timm.create_model(name, dynamic_img_size=True, num_classes=classes),False
     except TypeError: pass # not a ViT whose position embedding can follow the input
     except RuntimeError as e:
         near = get_close_matches(name, timm.list_models(pretrained=True)+timm.list_models(), 3)
         raise ValueError(f"timm has no model '{name}' ({e}).{f' Close: {chr(44).join(near)}.' if near else ''}") from None
     if size is not None and timm.get_pretrained_cfg(name).fixed_input_size:
-        try: return timm.create_model(name, img_size=size, **kw),True
+        try: return timm.create_model(name, img_size=size, num_classes=classes),True
         except TypeError: raise ValueError(f"timm's {name} takes images of its native size only; leave size None.") from None
-    return timm.create_model(name, **kw),False
+    return timm.create_model(name, num_classes=classes),False
 
 # %% ../nbs/10_teachers.ipynb #99ab9f39
 def fold_norms(
@@ -260,8 +257,7 @@ def _any_timm(name, pretrained, weights, size, project): # a model that is in no
     info = Teacher(name, f'timm:{model}', f'block or stage {at}' if at is not None else 'last map', 0, 0, 0, (), (), '')
     net,info = _from_timm(info, at, pretrained, weights, size, project)
     cfg = net.net.pretrained_cfg
-    native = cfg['input_size'][-1]
-    h,w = (size, size) if isinstance(size, int) else size or (native, native)
+    h,w = (size, size) if isinstance(size, int) else size or cfg['input_size'][1:]
     def look(): return net.eval()(torch.zeros(1, 3, h, w, device=next(net.parameters()).device)).shape
     with torch.no_grad():
         try:
@@ -272,7 +268,25 @@ def _any_timm(name, pretrained, weights, size, project): # a model that is in no
                 shape = look()
         except (AssertionError, RuntimeError, IndexError, AttributeError, ValueError) as e:
             raise ValueError(f"'{name}' gives no feature map for {h}x{w} images ({str(e).splitlines()[0][:160] if str(e) else type(e).__name__}).") from None
-    return net,replace(info, dim=shape[1], patch=h//shape[2], size=native, licence=cfg.get('license') or 'not stated')
+    return net,replace(info, dim=shape[1], patch=h//shape[2], size=cfg['input_size'][-1], licence=cfg.get('license') or 'not stated')
+
+def _row(name, profile, weights): # -> the row of a name, and where it is a mini teacher its file and its network's arguments
+    if profile!='paper' and name in MINI:
+        path = Path(weights or _mini_file(name))
+        if not path.is_file() and weights is None:
+            raise ValueError(f"The mini teacher '{name}' has no file {short_path(path)}: train it with `scripts/run train_teacher`, or pass profile='paper'{f' for {TEACHERS[name].source}' if name in TEACHERS else ''}.")
+        return _mini_info(name, path)[0],path,_mini_info(name, path)[1]
+    if name in TEACHERS: return TEACHERS[name],None,None
+    near = get_close_matches(name, known := teachers(profile), 1)
+    raise ValueError(f"There is no teacher '{name}' at profile {profile}{f'; did you mean {near[0]!r}' if near else ''}. Known teachers: {', '.join(known)}, and timm:NAME for any model of timm.")
+
+def _narrow(info, project, sides): # the row as it is with or without the projection; refuses what the network cannot do
+    if project and not info.head: raise ValueError(f"The teacher '{info.name}' has no projection; leave project None. Published teachers with one: {', '.join(n for n,t in TEACHERS.items() if t.head)}.")
+    if info.name not in ('effnet', 'convnext') and any(s%info.patch for s in sides):
+        raise ValueError(f"The teacher '{info.name}' cuts images into patches of {info.patch} pixels; size {' x '.join(map(str, sides))} is no multiple, {' x '.join(str(max(1, round(s/info.patch))*info.patch) for s in sides)} is.")
+    default = bool(info.head and info.dim==info.head)
+    if project in (None, default): return info,default
+    return replace(info, dim=info.head if project else info.trunk, feature=_PROJECTED if project else _TOKENS) if info.head else info,project
 
 def load_teacher(
     name:str,              # a name of `teachers(profile)`, or timm:NAME, or timm:NAME@INDEX for the raw map of one block or stage
@@ -288,34 +302,21 @@ def load_teacher(
     if weights is not None and not pretrained: raise ValueError('weights=PATH and pretrained=False contradict each other; give one of them.')
     sides = () if size is None else (size,) if isinstance(size, int) else tuple(size)
     if len(sides)>2 or any(isinstance(s, bool) or not isinstance(s, int) or s<1 for s in sides): raise ValueError(f'size is a side or (height, width) in pixels, got {size!r}.')
-    mini,free = profile!='paper' and name in MINI,name.startswith('timm:')
-    if mini:
-        path = Path(weights or _mini_file(name))
-        if not path.is_file() and weights is None:
-            raise ValueError(f"The mini teacher '{name}' has no file {short_path(path)}: train it with `scripts/run train_teacher`, or pass profile='paper'{f' for {TEACHERS[name].source}' if name in TEACHERS else ''}.")
-        info,config = _mini_info(name, path)
-    elif not free:
-        known = teachers(profile)
-        if name not in TEACHERS:
-            near = get_close_matches(name, [*known, *MINI], 1)
-            raise ValueError(f"There is no teacher '{name}' at profile {profile}{f'; did you mean {near[0]!r}' if near and near[0] in known else ''}. Known teachers: {', '.join(known)}, and timm:NAME for any model of timm.")
-        info = TEACHERS[name]
+    free = name.startswith('timm:')
     if not free:
-        if project and not info.head: raise ValueError(f"The teacher '{name}' has no projection; leave project None. Those that have one: {', '.join(n for n,t in teachers(profile).items() if t.head)}.")
-        project = bool(info.head and info.dim==info.head) if project is None else project
-        if info.head: info = replace(info, dim=info.head if project else info.trunk, feature=info.feature if project==(info.dim==info.head) else _PROJECTED if project else _TOKENS)
-        if name not in ('effnet', 'convnext') and any(s%info.patch for s in sides):
-            raise ValueError(f"The teacher '{name}' cuts images into patches of {info.patch} pixels; size {size} is no multiple, {' x '.join(str(max(1, round(s/info.patch))*info.patch) for s in sides)} is.")
+        info,path,config = _row(name, profile, weights)
+        info,project = _narrow(info, project, sides)
     state = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if mini: net = _mini(info, config, path, pretrained, project)
-        elif free: net,info = _any_timm(name, pretrained, weights, size, project)
+        if free: net,info = _any_timm(name, pretrained, weights, size, project)
+        elif config: net = _mini(info, config, path, pretrained, project)
         elif name=='effnet': net,state = _effnet(pretrained, weights)
         elif info.source.startswith('torchvision:'): net = _torchvision(info, pretrained, weights)
         else: net,info = _from_timm(info, None, pretrained, weights, size, project)
     state = list(net.state_dict().values()) if state is None else state
     made = 'meta' if any(v.is_meta for v in state) else fingerprint(*state) if pretrained else f'random-{fingerprint(*state)}'
+    del state # float32 tensors that the next line may replace
     return FrozenTeacher(fold_norms(net), replace(info, hash=made, source=info.source if pretrained else f'{info.source}, random weights'), size if size is None or isinstance(size, int) else sides, fast)
 
 # %% ../nbs/10_teachers.ipynb #b4be1280
@@ -327,7 +328,6 @@ def cached_features(
     folder:str|Path,       # cache folder
 )->np.ndarray:             # (N, C, h, w) float16, memory-mapped, read-only
     "Teacher features of a data set, computed once per teacher, size and data; too little room, features beyond half precision and another number of images raise a ValueError."
-    import shutil
     from fastprogress.fastprogress import progress_bar
     i = teacher.info
     key = fingerprint(i.hash, i.feature, i.dim, teacher.size, teacher.fast, data_hash, n)

@@ -251,7 +251,7 @@ def test_mini_teachers(tmp_path, monkeypatch):
     assert d.info.dim==48 and d.info.head==0 and d.info.hash!=t.info.hash
     assert list(teachers('mini'))==[n for n in TEACHERS if n not in MINI]+['clip', 'dino']
     with pytest.raises(ValueError, match='mini.*has no file .*mae.safetensors: train it .*train_teacher.*timm:vit_base_patch16_224.mae'): load_teacher('mae')
-    with pytest.raises(ValueError, match="no projection; leave project None. Those that have one: openclip_L_14"): load_teacher('dino', project=True)
+    with pytest.raises(ValueError, match="no projection; leave project None. Published teachers with one: clip, openclip_L_14"): load_teacher('dino', project=True)
     assert load_teacher('vit', weights=tmp_path/'clip.safetensors').info.dim==24 # a file of one's own
     mini_file(tmp_path/'own.safetensors', CONFIG, INFO)
     save_file({'x':torch.ones(1)}, tmp_path/'none.safetensors')

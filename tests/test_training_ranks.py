@@ -82,7 +82,7 @@ def test_two_processes(tmp_path): # one launch for all, since starting takes lon
         port = s.getsockname()[1]
     env = lambda r: os.environ | dict(RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE='2', LOCAL_WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), ACCELERATE_USE_CPU='true', OMP_NUM_THREADS='1')
     ps = [subprocess.Popen([sys.executable, __file__, str(tmp_path)], env=env(r), cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for r in range(2)]
-    try: logs = [p.communicate(timeout=240)[0] for p in ps]
+    try: logs = [p.communicate(timeout=900)[0] for p in ps]
     finally:
         for p in ps: p.kill()
     assert [p.returncode for p in ps]==[0, 0], '\n'.join(logs)[-3000:]

@@ -76,7 +76,9 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x): return F.conv_transpose2d(x, repeat_kernel(self.conv.weight), self.conv.bias, stride=2, padding=1)
+    def forward(self, x):
+        if self.training: return F.conv_transpose2d(x, repeat_kernel(self.conv.weight), self.conv.bias, stride=2, padding=1)
+        return self.conv(F.interpolate(x, scale_factor=2., mode='nearest'))
 
 # %% ../../nbs/30_nets.conv.ipynb #0792f8f3
 class Level(nn.Module):
@@ -150,7 +152,7 @@ class ConvEncoder(nn.Module):
         x:Tensor, # (B, 3, H, W) in [-1, 1]; H and W multiples of f, else ValueError
     )->Tensor:    # (B, C, H/f, W/f)
         check_map(x, self.in_channels, self.factor)
-        return self.head(self.mid(self.levels(self.conv_in(x))))
+        return self.head(self.mid(self.levels(self.conv_in(x.contiguous())))) # the weights choose the memory layout, not the input
 
 # %% ../../nbs/30_nets.conv.ipynb #8bc5bc46
 class ConvDecoder(nn.Module):
@@ -183,4 +185,4 @@ class ConvDecoder(nn.Module):
         z:Tensor, # (B, C, h, w), else ValueError
     )->Tensor:    # (B, 3, h*f, w*f), about [-1, 1]
         check_map(z, self.in_channels)
-        return self.head(self.levels(self.mid(self.conv_in(z))))
+        return self.head(self.levels(self.mid(self.conv_in(z.contiguous())))) # codes come channels last, which is slower and less exact here

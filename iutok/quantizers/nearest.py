@@ -148,8 +148,8 @@ class Share:
             return
         self.best.scatter_reduce_(0, rows, cost.amin(1), 'amin')
         hit = cost<=self.limit(rows)[:,None]
-        if hit.sum()>16*len(rows):
-            crowd = hit.sum(1)>64
+        if hit.count_nonzero()>16*len(rows):
+            crowd = hit.count_nonzero(1)>64
             self.crowded[rows[crowd]],hit[crowd] = True,False
         r,c = hit.nonzero(as_tuple=True)
         self.near.append((rows[r], first[r]+c, cost[r,c]))
@@ -184,7 +184,7 @@ class Share:
         look(each, win)
         if not (self.exact or part.coarse): return
         stay = least<=(bound_limit(self.limit(rows), c) if part.coarse else self.limit(rows))[:,None]
-        if part.coarse and stay.sum()>4*len(z): stay = block_minima(z, part.tiles, part.block)[0]<=self.limit(rows)[:,None]  # too coarse for this codebook
+        if part.coarse and stay.count_nonzero()>4*len(z): stay = block_minima(z, part.tiles, part.block)[0]<=self.limit(rows)[:,None]  # too coarse for this codebook
         stay[each,win] = False
         i,b = stay.nonzero(as_tuple=True)
         if len(i)>2*len(z):
@@ -300,7 +300,7 @@ def best_code(
     with _no_tf32(z.device),torch.autocast(z.device.type, enabled=False),sharing((cpu := z.device.type=='cpu') and len(z)>=1024) as (n,run):
         huge = max(_size('z', z), _size('codebook', codebook))>1e16  # squares would overflow
         if huge or torch.float64 in (z.dtype, codebook.dtype): return torch.cat(list(run(lambda p: exact_code(p, codebook, how), z.split(-(-len(z)//n)))))
-        mid,found,rows = typical(codebook),[],max(8192, 16384//n) if cpu else 1<<16
+        mid,found,rows = typical(codebook),[],max(4096, 16384//n) if cpu else 1<<16
         for part in z.split(rows*n): found += search_shares(part.split(-(-len(part)//n)), lambda p: lift_z(p, mid, how), codebook, mid, how, lambda p,s: s.ids(p, codebook), run=run)
     return torch.cat(found)
 
