@@ -129,9 +129,11 @@ def plot_curves(
     columns:list[str],       # which columns of the curves, one panel each
     log:bool=False,          # logarithmic losses
 ):                           # matplotlib figure
-    "Learning curves of several runs, a panel per column."
-    fig,axs = plt.subplots(1, len(columns), figsize=(3.2*len(columns), 2.2), squeeze=False)
-    for ax,col in zip(axs[0], columns):
+    "Learning curves of several runs, a panel per column, four panels side by side."
+    rows,cols = -(-len(columns)//4),min(4, len(columns))
+    fig,axs = plt.subplots(rows, cols, figsize=(3.2*cols, 2.2*rows), squeeze=False)
+    for ax in axs.flat[len(columns):]: ax.axis('off')
+    for ax,col in zip(axs.flat, columns):
         for name,path in runs.items():
             c = read_curves(path)
             if col in c: ax.plot(c['step'], c[col], label=name, lw=1)

@@ -2,6 +2,7 @@
 import argparse, fcntl, json, os, re, signal, subprocess, sys, time
 from pathlib import Path
 from iutok.core import PROFILES, load_json, project_root, resolve
+from iutok.recipes import RECIPES
 
 ROOT = project_root()
 
@@ -18,7 +19,7 @@ def overrides(words): # train_ar.steps=500 -> {'train_ar': {'steps': 500}}, chec
         if not f.exists(): sys.exit(f"scripts/reproduce: there is no notebook '{nb}'.")
         declared,_ = read_parameters(f)
         out.setdefault(nb, {})[k] = value(v, declared[k].type if k in declared else 'str')
-        try: resolve(f, out[nb])
+        try: resolve(f, out[nb], RECIPES)
         except ValueError as e: sys.exit(f'scripts/reproduce: {e}')
     return out
 

@@ -2,15 +2,27 @@
 import argparse,json,sys,types
 import numpy as np, pytest, torch
 from torch import nn
-from iutok.convert import (architecture,check_state,from_beitv2,from_llamagen,from_lpips,from_taming,read_checkpoint,to_beitv2,to_llamagen,to_lpips,to_taming)
+from iutok.convert import (architecture,fuse_qkv,from_beitv2,from_cvqvae,from_llamagen,from_lpips,from_taming,read_checkpoint,to_beitv2,to_cvqvae,to_llamagen,
+                           to_lpips,to_taming)
 from iutok.losses.gan import PatchGAN
 from iutok.nets.conv import ConvDecoder,ConvEncoder
 from iutok.nets.vit import ViT
+from iutok.quantizers import CVQ,FSQ,VQ,NormEMA
+from iutok.tokenizers import Connector,Tokenizer
 from peers import DATA,back,conv_ours,fill,images,vit_ours
 
+def whole(tok): return tok.state_dict() | ({} if tok.discriminator is None else {f'discriminator.{k}':v for k,v in tok.discriminator.state_dict().items()})
+
 def same(a, b):
-    assert sorted(a)==sorted(b)
-    for k in a: assert a[k].equal(b[k]), k
+    "Two tokenizers: same parts, same tensors, same tokens and images."
+    assert {n:p.config() for n,p in a.named_children()}=={n:p.config() for n,p in b.named_children()} and a.image_size==b.image_size
+    s,t = whole(a),whole(b)
+    assert sorted(s)==sorted(t)
+    for k in s:
+        if 'initialised' not in k: assert s[k].equal(t[k]), k
+    x = images(2, a.image_size, a.image_size)/2+.5
+    assert a.encode(x).equal(b.encode(x))
+    if a.decoder is not None: assert a.decode(a.encode(x)).equal(b.decode(b.encode(x)))
 
 def stored(name):
     d = np.load(DATA)
@@ -24,61 +36,107 @@ def agree(want, got, margin):
     assert all(v.float().std()>1e-3 for v in want.values())
 
 # outputs of the public code
-@pytest.mark.parametrize('name,convert,sphere', [('taming', from_taming, False), ('llamagen', from_llamagen, True)])
-def test_conv_families_give_the_stored_outputs(name, convert, sphere):
+@pytest.mark.parametrize('name,convert', [('taming', from_taming), ('cvqvae', from_cvqvae), ('llamagen', from_llamagen)])
+def test_conv_families_give_the_stored_outputs(name, convert):
     state,want = stored(name)
-    agree(want, *conv_ours(convert(state), images(2, 16, 24), sphere))
+    agree(want, *conv_ours(convert(state), images(2, 16, 24), want))
 
-@pytest.mark.parametrize('name,h,w', [('beitv2', 32, 32), ('beitv2_wide', 48, 64)])
-def test_beitv2_gives_the_stored_outputs(name, h, w):
+@pytest.mark.parametrize('name,h,w,depth', [('beitv2', 32, 32, 1), ('beitv2_wide', 48, 64, 3)])
+def test_beitv2_gives_the_stored_outputs(name, h, w, depth):
     state,want = stored(name)
-    agree(want, *vit_ours(from_beitv2({'model': state}), images(2, h, w)))
+    tok = from_beitv2({'model': state})
+    assert len(tok.feature_decoder.blocks)==depth and tok.image_size==32
+    agree(want, *vit_ours(tok, images(2, h, w), want))
 
 def test_reading_taming_upside_down_is_noticed():
     "Without the reversed level order the weights do not even fit; with q and k swapped they fit and the outputs differ."
     state,want = stored('taming')
     with pytest.raises(ValueError, match='do not fit|no rule'): from_llamagen(state)
     swapped = {k.replace('.q.', '.#.').replace('.k.', '.q.').replace('.#.', '.k.'):v for k,v in state.items()}
-    got,_ = conv_ours(from_taming(swapped), images(2, 16, 24), False)
+    got,_ = conv_ours(from_taming(swapped), images(2, 16, 24), want)
     assert (got['z']-want['z']).abs().max() > 1e-3
 
-@pytest.mark.parametrize('name,there,home', [('taming', from_taming, to_taming), ('llamagen', from_llamagen, to_llamagen), ('beitv2', from_beitv2, to_beitv2)])
+@pytest.mark.parametrize('name,there,home', [('taming', from_taming, to_taming), ('cvqvae', from_cvqvae, to_cvqvae), ('llamagen', from_llamagen, to_llamagen),
+                                             ('beitv2', from_beitv2, to_beitv2), ('beitv2_wide', from_beitv2, to_beitv2)])
 def test_the_way_back(name, there, home):
     state,_ = stored(name)
     if name=='llamagen': state['quantize.codebook_used'] = torch.zeros(65536)
-    sums = [k for k in state if k.startswith('quantize') and not k.endswith('embedding.weight')]
-    back(state, there(state), home, sums)
+    sums = [k for k in state if k.startswith('quantize') and not k.endswith(('embedding.weight', 'embed_prob'))]
+    back(state, home(there(state)), sums)
 
 # ours there and back
-def vqgan(attention=True, refine=True, disc=True):
+def vqgan(quantizer=None, attention=True, refine=True, disc=True):
     torch.manual_seed(0)
-    parts = dict(encoder=ConvEncoder(width=8, mults=(1,1,2), n_res=2, out_channels=8, attention=attention, refine=refine), post_encode=nn.Conv2d(8, 4, 1),
-                 pre_decode=nn.Conv2d(4, 8, 1), decoder=ConvDecoder(8, 8, (2,1,1), n_res=3, attention=attention, refine=refine))
-    if disc: parts['discriminator'] = PatchGAN(2, 8)
-    return {**nn.ModuleDict(parts).state_dict(), 'quantizer.codebook': torch.randn(16, 4), 'quantizer.initialised': torch.tensor(True)}
+    return Tokenizer(ConvEncoder(width=8, mults=(1,1,2), n_res=2, out_channels=8, attention=attention, refine=refine), quantizer or VQ(16, 4),
+                     ConvDecoder(8, 8, (2,1,1), n_res=3, attention=attention, refine=refine), Connector([8, 4]), Connector([4, 8]), image_size=16,
+                     discriminator=PatchGAN(2, 8) if disc else None).eval()
 
-@pytest.mark.parametrize('there,home', [(to_taming, from_taming), (to_llamagen, from_llamagen)], ids=['taming', 'llamagen'])
+KINDS = dict(taming=(lambda: VQ(16, 4), to_taming, from_taming), llamagen=(lambda: VQ(16, 4, sphere=True), to_llamagen, from_llamagen),
+             cvqvae=(lambda: CVQ(16, 4, cosine=True), to_cvqvae, from_cvqvae))
+
+@pytest.mark.parametrize('q,there,home', KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize('switches', [{}, dict(attention=False, refine=False), dict(disc=False)], ids=['full', 'plain', 'no discriminator'])
-def test_ours_through_their_names(there, home, switches):
-    state = vqgan(**switches)
-    same(home(there(state)), state)
+def test_ours_through_their_names(q, there, home, switches):
+    tok = vqgan(q(), **switches)
+    again = home(there(tok), image_size=16)
+    same(again, tok)
+    assert not again.training and (again.discriminator is None)==(switches.get('disc') is False)
+    if again.discriminator is not None: assert not again.discriminator.training
+
+def test_a_converted_tokenizer_is_saved_and_trained_like_any_other(tmp_path):
+    tok = from_taming(to_taming(vqgan()), image_size=16)
+    tok.save(tmp_path)
+    again = Tokenizer.load(tmp_path)
+    assert again.about['source']=='taming-transformers' and again.encode(images(1, 16, 16)/2+.5).equal(tok.encode(images(1, 16, 16)/2+.5))
+    tok.train()
+    before = tok.quantizer.codebook.detach().clone()
+    x_hat,q = tok(images(2, 16, 16))
+    assert tok.quantizer.codebook.equal(before)  # training does not start the codebook again
+    (x_hat.mean()+q.loss).backward()
+    assert all(p.grad is not None for p in tok.parameters())
+
+def test_the_source_keeps_its_tensors():
+    theirs = to_taming(vqgan())
+    tok = from_taming(theirs, image_size=16)
+    with torch.no_grad(): tok.encoder.conv_in.weight.zero_()
+    assert theirs['encoder.conv_in.weight'].abs().sum()>0
 
 def test_perceptual_network_is_dropped_and_ema_preferred():
-    state = vqgan()
-    theirs = to_taming(state)
-    same(from_taming({'state_dict': {**theirs, 'loss.perceptual_loss.net.slice1.0.weight': torch.zeros(1)}, 'epoch': 3}), state)
-    lg = to_llamagen(state)
+    tok = vqgan()
+    same(from_taming({'state_dict': {**to_taming(tok), 'loss.perceptual_loss.net.slice1.0.weight': torch.zeros(1)}, 'epoch': 3}, image_size=16), tok)
+    tok = vqgan(VQ(16, 4, sphere=True))
+    lg = to_llamagen(tok)
     disc = {k:v for k,v in lg.items() if k.startswith('main.')}
-    model = {k:v for k,v in lg.items() if not k.startswith('main.')}
+    model = {'module.'+k:v for k,v in lg.items() if not k.startswith('main.')}  # as saved from within DistributedDataParallel
     old = {k:torch.zeros_like(v) for k,v in model.items()}
-    same(from_llamagen({'model': old, 'ema': model, 'discriminator': disc, 'steps': 7}), state)
+    same(from_llamagen({'model': old, 'ema': model, 'discriminator': disc, 'steps': 7}, image_size=16), tok)
+    style = {'blocks.0.weight': torch.zeros(1)}  # its other discriminator, which is not a PatchGAN
+    with pytest.raises(ValueError, match='no rule for 1'): from_llamagen({'model': model, 'discriminator': style})
+    assert from_llamagen({'model': model, 'discriminator': style}, discriminator=False).discriminator is None
 
-def test_beitv2_decoder_is_a_choice():
-    parts = nn.ModuleDict(dict(encoder=ViT(patch=4, grid=3, width=64, depth=1, heads=1), decoder=ViT(32, 1, grid=3, width=64, depth=3, heads=1, out_channels=20)))
-    state = {**parts.state_dict(), 'quantizer.codebook': torch.randn(16, 32), 'quantizer.initialised': torch.tensor(True)}
-    theirs = {**to_beitv2(state), 'teacher_model.visual.proj': torch.zeros(2), 'scaling_layer.shift': torch.zeros(3)}
-    same(from_beitv2(theirs), state)
-    assert {k.split('.')[0] for k in from_beitv2(theirs, decoder=False)} == {'encoder', 'quantizer'}
+def vqkd(c_t=20, depth=3):
+    torch.manual_seed(0)
+    vit = dict(grid=3, width=64, heads=1)
+    return Tokenizer(ViT(patch=4, depth=1, **vit), NormEMA(16, 32), feature_decoder=ViT(32, 1, depth=depth, out_channels=c_t, **vit), image_size=12).eval()
+
+@pytest.mark.parametrize('c_t,teacher', [(512, dict(name='clip')), (768, dict(name='dino')), (20, None)])
+def test_beitv2_names_its_teacher_and_keeps_the_feature_decoder_apart(c_t, teacher):
+    tok = vqkd(c_t)
+    theirs = {**to_beitv2(tok), 'teacher_model.visual.proj': torch.zeros(2), 'scaling_layer.shift': torch.zeros(3)}
+    again = from_beitv2(theirs)
+    same(again, tok)
+    assert again.decoder is None and again.about.get('teacher')==teacher
+    assert from_beitv2(theirs, feature_decoder=False).feature_decoder is None
+    with pytest.raises(ValueError, match='incomplete: feature_decoder'): from_beitv2({k:v for k,v in theirs.items() if 'deco' not in k})
+
+def test_only_what_their_code_computes_is_exported():
+    with pytest.raises(ValueError, match='other tokens there'): to_taming(vqgan(VQ(16, 4, cosine=True)))
+    with pytest.raises(ValueError, match='other tokens there'): to_taming(vqgan(FSQ([4, 4, 4, 4])))
+    with pytest.raises(ValueError, match='other tokens there'): to_llamagen(vqgan())
+    with pytest.raises(ValueError, match='other tokens there'): to_beitv2(vqgan())
+    tok = vqgan()
+    tok.post_encode = Connector([8, 8, 4])
+    with pytest.raises(ValueError, match='no place for 2 of .*post_encode.1.weight'): to_taming(tok)
 
 def test_lpips_there_and_back(tmp_path):
     ws = [torch.rand(c) for c in (64, 128, 256, 512, 512)]
@@ -86,57 +144,74 @@ def test_lpips_there_and_back(tmp_path):
     for a,b in zip(from_lpips(tmp_path/'vgg.pth'), ws, strict=True): assert a.equal(b)
 
 # strictness
-@pytest.mark.parametrize('there,home', [(to_taming, from_taming), (to_llamagen, from_llamagen)], ids=['taming', 'llamagen'])
-def test_any_missing_tensor_is_noticed(there, home):
-    theirs = there(vqgan())
-    for k in [k for k in theirs if k!='quantize.codebook_used'][::3]+['quantize.embedding.weight']:
-        with pytest.raises(ValueError): home({n:v for n,v in theirs.items() if n!=k})
+@pytest.mark.parametrize('q,there,home', KINDS.values(), ids=KINDS)
+def test_any_missing_tensor_is_noticed(q, there, home):
+    theirs = there(vqgan(q()))
+    for k in [k for k in theirs if k!='quantize.codebook_used'][::11]+['quantize.embedding.weight', 'post_quant_conv.weight']:
+        with pytest.raises(ValueError, match='missing|incomplete|do not fit'): home({n:v for n,v in theirs.items() if n!=k})
 
 def test_surplus_and_misshapen_tensors_are_named():
     theirs = to_taming(vqgan())
-    with pytest.raises(ValueError, match='no rule for 1 of .*quantize.proj.weight'): from_taming({**theirs, 'quantize.proj.weight': torch.zeros(1)})
-    with pytest.raises(ValueError, match='encoder.levels.0.res.0.norm3.weight'): from_taming({**theirs, 'encoder.down.0.block.0.norm3.weight': torch.zeros(1)})
-    with pytest.raises(ValueError, match='decoder.levels.2.res.0.conv1.weight'): from_taming({**theirs, 'decoder.up.0.block.0.conv1.weight': torch.zeros(8, 8, 5, 5)})
-    with pytest.raises(ValueError, match='fit'): check_state({**vqgan(), 'encoder.more': torch.zeros(1)})
+    def fails(match, **extra):
+        with pytest.raises(ValueError, match=match): from_taming(theirs | {k.replace('__', '.'):torch.zeros(s) for k,s in extra.items()})
+    fails('no rule for 1 of .*quantize.proj.weight', quantize__proj__weight=1)
+    fails('1 unknown .encoder.down.0.block.0.norm3.weight', encoder__down__0__block__0__norm3__weight=1)
+    fails(r'1 of another shape .decoder.up.0.block.0.conv1.weight is \(8, 8, 5, 5\) instead of \(8, 8, 3, 3\)', decoder__up__0__block__0__conv1__weight=(8, 8, 5, 5))
+    short = {k:v for k,v in theirs.items() if k!='decoder.up.2.attn.0.k.weight'}
+    with pytest.raises(ValueError, match='decoder.up.2.attn.0.k.weight is missing'): from_taming(short)
+    few = {k:v for k,v in theirs.items() if not k.startswith('encoder.down.0.block') or 'conv2.weight' in k}
+    with pytest.raises(ValueError, match=r'\d+ missing .encoder.down.0.block.0.norm1.weight, .*\.\.\.'): from_taming(few)
+
+@pytest.mark.parametrize('what', [{}, {'epoch': 3}, {'state_dict': {'a': 1}}])
+def test_files_without_weights_are_refused(what):
+    with pytest.raises(ValueError, match='no state dict found'): from_taming(what)
 
 def test_architecture_of_the_published_sizes():
     with torch.device('meta'):
-        parts = nn.ModuleDict(dict(encoder=ConvEncoder(), decoder=ConvDecoder(mults=(4,2,1,1)), discriminator=PatchGAN(3)))
-        vit = nn.ModuleDict(dict(encoder=ViT(), decoder=ViT(32, 1, depth=3, out_channels=512)))
+        parts = nn.ModuleDict(dict(encoder=ConvEncoder(), decoder=ConvDecoder(mults=(4,2,1,1)), discriminator=PatchGAN(3), post_encode=Connector([256, 256, 5])))
+        vit = nn.ModuleDict(dict(encoder=ViT(), feature_decoder=ViT(32, 1, depth=3, out_channels=512)))
     got = architecture(parts.state_dict())
     for name,net in parts.items(): assert got[name] == dict(kind=net.kind, **net.config())
     got = architecture(vit.state_dict())
     for name,net in vit.items(): assert {k:v for k,v in dict(kind=net.kind, **net.config()).items() if k!='out_patch'} == got[name]
 
 # files
-def test_files_of_training_frameworks_are_read(tmp_path):
-    state = to_taming(vqgan(disc=False))
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before torch 1.6'])
+def test_files_of_training_frameworks_are_read(tmp_path, zipped):
+    tok = vqgan(disc=False)
     names = ['pytorch_lightning', 'pytorch_lightning.callbacks', 'pytorch_lightning.callbacks.model_checkpoint']
     for n in names: sys.modules[n] = types.ModuleType(n)
-    cls = type('ModelCheckpoint', (), {'__module__': names[-1]})
-    sys.modules[names[-1]].ModelCheckpoint = cls
+    cls,attrs = type('ModelCheckpoint', (), {'__module__': names[-1]}),type('AttributeDict', (dict,), {'__module__': names[0]})
+    sys.modules[names[-1]].ModelCheckpoint,sys.modules[names[0]].AttributeDict = cls,attrs
     thing = cls()
     thing.best = 3
-    try: torch.save({'state_dict': state, 'callbacks': {cls: {'best_model_score': np.float64(1.5)}, 'x': thing}}, tmp_path/'last.ckpt')
+    extra = {'callbacks': {cls: {'best_model_score': np.float64(1.5)}, 'x': thing}, 'hyper_parameters': attrs(lr=1., kind=int), 'args': argparse.Namespace(lr=1.)}
+    try: torch.save({'state_dict': to_taming(tok), **extra}, tmp_path/'last.ckpt', _use_new_zipfile_serialization=zipped)
     finally:
         for n in names: del sys.modules[n]
-    same(from_taming(tmp_path/'last.ckpt'), vqgan(disc=False))
-    torch.save({'model': to_llamagen(vqgan(disc=False)), 'args': argparse.Namespace(lr=1.), 'steps': 3}, tmp_path/'vq.pt')
-    same(from_llamagen(tmp_path/'vq.pt'), vqgan(disc=False))
+    same(from_taming(tmp_path/'last.ckpt', image_size=16), tok)
 
-def test_safetensors_are_read(tmp_path):
+@pytest.mark.parametrize('suffix', ['.pt', '.pth', '.bin', '.safetensors'])
+def test_every_kind_of_file_is_read(tmp_path, suffix):
     from safetensors.torch import save_file
-    save_file({k:v.contiguous() for k,v in to_taming(vqgan()).items()}, tmp_path/'m.safetensors')
-    same(from_taming(tmp_path/'m.safetensors'), vqgan())
+    state,path = to_taming(vqgan()),tmp_path/f'm{suffix}'
+    save_file({k:v.contiguous() for k,v in state.items()}, path) if suffix=='.safetensors' else torch.save(state, path)
+    same(from_taming(path, image_size=16), vqgan())
 
 class Bomb:
     def __reduce__(self): return sys.exit, ('code was run',)
 
-def test_files_that_would_run_code_are_refused(tmp_path):
-    torch.save({'state_dict': {'w': torch.ones(1)}, 'x': Bomb()}, tmp_path/'bad.ckpt')
+@pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'before torch 1.6'])
+def test_files_that_would_run_code_are_refused(tmp_path, zipped):
+    torch.save({'state_dict': {'w': torch.ones(1)}, 'x': Bomb()}, tmp_path/'bad.ckpt', _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r'bad.ckpt is refused: it wants to build sys.exit'): read_checkpoint(tmp_path/'bad.ckpt')
-    torch.save({'w': Bomb()}, tmp_path/'old.ckpt', _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match='old.ckpt is refused'): read_checkpoint(tmp_path/'old.ckpt')
-    (tmp_path/'cut.pt').write_bytes((tmp_path/'bad.ckpt').read_bytes()[:100])
-    with pytest.raises(ValueError, match='damaged'): read_checkpoint(tmp_path/'cut.pt')
+
+def test_damaged_and_absent_files(tmp_path):
+    torch.save({'w': torch.ones(9)}, tmp_path/'good.pt')
+    for name in ('cut.pt', 'cut.safetensors'):
+        (tmp_path/name).write_bytes((tmp_path/'good.pt').read_bytes()[:200])
+        with pytest.raises(ValueError, match='damaged'): read_checkpoint(tmp_path/name)
     with pytest.raises(ValueError, match='no file'): read_checkpoint(tmp_path/'nothing.pt')
+
+def test_a_triple_must_be_whole():
+    with pytest.raises(ValueError, match='a.v.weight is missing'): fuse_qkv({'a.q.weight': torch.ones(1), 'a.k.weight': torch.ones(1)})

@@ -67,7 +67,7 @@ def test_full_set_through_torchvision(monkeypatch, tmp_path):
     assert s.labels.tolist() == [3, 1] and np.array_equal(s.pixels[:, 2:-2, 2:-2].numpy(), x)
 
 @pytest.mark.parametrize('call, says', [
-    (lambda: load_images('imagenet'), 'fashion, fashion_mnist_full or folder:PATH'), (lambda: load_images('folder:'), 'folder:PATH'),
+    (lambda: load_images('coco'), 'fashion, fashion_mnist_full, imagenet, .* or folder:PATH'), (lambda: load_images('folder:'), 'folder:PATH'),
     (lambda: load_images(split='val'), 'train or test'), (lambda: load_images('folder:/no/such/place'), 'is not a folder')])
 def test_wrong_names(call, says):
     with pytest.raises(ValueError, match=says): call()
@@ -283,9 +283,8 @@ def test_file_that_breaks_later_is_named(shop):
     with pytest.raises(ValueError, match=f'{s.files[0]}.*zero bytes'): s.uint8(0, 16)
 
 @pytest.mark.parametrize('make, says', [
-    (lambda p: p.mkdir(), 'no class folders'), (lambda p: (p/'bag').mkdir(parents=True), 'no class folders'),
-    (lambda p: ((p/'val'/'a').mkdir(parents=True), Image.new('L', (9, 9)).save(p/'val'/'a'/'a.png')), 'no train/'),
-    (lambda p: (p.mkdir(), Image.new('L', (9, 9)).save(p/'a.png')), 'no class folders')])
+    (lambda p: p.mkdir(), 'no files'), (lambda p: (p/'bag').mkdir(parents=True), 'no files'),
+    (lambda p: ((p/'val'/'a').mkdir(parents=True), Image.new('L', (9, 9)).save(p/'val'/'a'/'a.png')), 'no train/')])
 def test_folders_without_the_layout(tmp_path, make, says):
     make(tmp_path/'d')
     with pytest.raises(ValueError, match=says): folder(tmp_path/'d')
@@ -293,3 +292,58 @@ def test_folders_without_the_layout(tmp_path, make, says):
 def test_hidden_and_stray_files_do_not_count(shop):
     (shop/'bag'/'.DS_Store').write_text('x'); (shop/'readme.txt').write_text('x'); (shop/'.git').mkdir(); (shop/'.git'/'a').write_text('x')
     assert len(folder(shop))+len(folder(shop, 'test')) == 90 and not folder(shop).skipped
+
+def test_a_folder_without_classes_is_one_class(tmp_path):
+    for i in range(40):
+        (tmp_path/'d').mkdir(exist_ok=True)
+        Image.fromarray(ramp()).save(tmp_path/'d'/f'{i}.png')
+    a, b = folder(tmp_path/'d'), folder(tmp_path/'d', 'test')
+    assert a.classes == b.classes == ['images'] and len(a)+len(b) == 40 and 0 < len(b) < 12 and not set(a.files) & set(b.files)
+
+# ---- named collections
+
+def pictures(root, names):
+    for n in names:
+        (root/n).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(ramp(8, 8)).save(root/n)
+    return root
+
+def test_imagenet_classes_are_the_ranks_of_synsets(tmp_path):
+    syn = ['n02123045', 'n01440764', 'n03000134']
+    root = pictures(tmp_path/'in', [f'{s}/{c}/{c}_{i}.JPEG' for s in ('train', 'val') for c in syn for i in range(2)])
+    for split in ('train', 'test'):
+        s = load_images('imagenet', split, root, tmp_path)
+        assert s.name == 'imagenet' and s.classes == sorted(syn) and s.labels.tolist() == [0, 0, 1, 1, 2, 2]
+        assert all(s.classes[y] in f for f, y in zip(s.files, s.labels))
+
+@pytest.mark.parametrize('names, says', [(['train/n01440764/a.png'], 'wants .*val/SYNSET'), (['train/n01440764/a.png', 'val/a.png'], 'a.png is no synset'),
+                                         (['train/cat/a.png', 'val/cat/a.png'], 'cat is no synset')])
+def test_imagenet_of_another_layout_is_refused(tmp_path, names, says):
+    with pytest.raises(ValueError, match=says): load_images('imagenet', 'train', pictures(tmp_path/'in', names), tmp_path)
+
+@pytest.mark.parametrize('name', ['imagenet', 'laion_aesthetics', 'sa_med2d', 'satin'])
+def test_named_collections_need_a_root(tmp_path, name):
+    with pytest.raises(ValueError, match='needs data_root'): load_images(name)
+    with pytest.raises(ValueError, match='is not a folder'): load_images(name, root=tmp_path/'gone')
+
+def official(n, k, strided): # places of both splits, as the official code maps its indices
+    if not strided: return list(range(n-k)), [n-1-i for i in range(k)]
+    chunk = n//k
+    return [i+1+min(i//(chunk-1), k-1) for i in range(n-k)], [i*chunk for i in range(k)]
+
+@pytest.mark.parametrize('n, k', [(10, 5), (107, 25), (1005, 100), (61, 30)])
+@pytest.mark.parametrize('strided', [True, False])
+def test_held_places_are_the_official_ones(n, k, strided):
+    train, held = official(n, k, strided)
+    mine = data.held_places(n, k, strided).tolist()
+    assert mine == sorted(held) and sorted(set(range(n))-set(mine)) == train
+
+def test_collections_leave_other_files_alone(tmp_path, monkeypatch):
+    monkeypatch.setitem(data.COLLECTIONS, 'laion_aesthetics', data.COLLECTIONS['laion_aesthetics']._replace(held=3))
+    root = pictures(tmp_path/'l', [f'{i//4:05}/{i:03}.png' for i in range(12)])
+    for i in range(12): (root/f'{i//4:05}'/f'{i:03}.json').write_text('{}')
+    held = load_images('laion_aesthetics', 'test', root, tmp_path)
+    assert held.files == ['00002/009.png', '00002/010.png', '00002/011.png'] and held.classes == ['laion_aesthetics'] and not held.skipped
+    assert len(load_images('laion_aesthetics', 'train', root, tmp_path)) == 9
+    (root/'masks').mkdir()
+    with pytest.raises(ValueError, match='folder of the images alone'): load_images('laion_aesthetics', 'test', root, tmp_path)

@@ -41,26 +41,26 @@ def done(clone): # killed when its first runs are finished, called again
 def records(clone): return {p.parent.name:json.loads(p.read_text()) for p in (clone/'runs'/'smoke').glob('*/record.json')}
 
 def test_prints_the_table_and_names_the_report(clone, done):
-    for word in ('VQGAN','FSQ','VQ-KD','Cluster','codebook usage','AR PPL, small','gFD-fashion, large','class consistency','linear probe','PSNR'): assert word in done, word
+    for word in ('VQGAN','CVQ-VAE','FSQ','VQ-KD','Cluster','codebook usage','AR PPL, small','gFD-fashion, large','class consistency','linear probe','PSNR'): assert word in done, word
     page = (clone/'runs'/'smoke'/'report.html').read_text()
     assert page.count('data:image/png') >= 16 and 'http' not in re.sub('xmlns="[^"]*"', '', page)
 
-def test_four_rows_and_no_empty_cell(clone, done):
+def test_five_rows_and_no_empty_cell(clone, done):
     rows = list(csv.DictReader((clone/'runs'/'smoke'/'table1_tokenizers.csv').open()))
-    assert [r['tokenizer'] for r in rows]==['VQGAN','FSQ','VQ-KD (effnet)','Cluster (effnet)']
+    assert [r['tokenizer'] for r in rows]==['VQGAN','CVQ-VAE','FSQ','VQ-KD (effnet)','Cluster (effnet)']
     assert all(v!='' for r in rows for v in r.values())
     assert all(int(r['seeds_small'])>=2 and int(r['seeds_large'])>=1 for r in rows)
 
 def test_records_say_what_they_were(clone, done):
     rs = records(clone)
-    assert len(rs)==23
+    assert len(rs)==28
     for r in rs.values():
         assert {'id','params','metrics','git','versions','hardware','seconds','uses','profile'} <= set(r)
         assert str(clone) not in json.dumps(r)
     ar = rs['vqkd-effnet-s0-decoder-ar-small-s1']
     assert ar['uses']['tokenizer']['id']==rs['vqkd-effnet-s0-decoder']['id'] and ar['seed']==1
     frozen = [r['frozen'] for k,r in rs.items() if k.endswith('-ar-small-s0')]
-    assert len(frozen)==4 and all(f==frozen[0] for f in frozen)
+    assert len(frozen)==5 and all(f==frozen[0] for f in frozen)
     assert rs['vqgan-s0-ar-small-s0']['frozen']['order']!=rs['vqgan-s0-ar-small-s1']['frozen']['order']
 
 def test_a_second_call_runs_nothing(clone, done):
@@ -81,16 +81,16 @@ def planned(clone, **overrides): # folders of the runs that a call would make
 def test_a_changed_parameter_reruns_what_depends_on_it(clone, done):
     assert planned(clone)==set()
     assert planned(clone, train_fsq=dict(steps=21))=={'fsq-s0','fsq-s0-ar-small-s0','fsq-s0-ar-small-s1','fsq-s0-ar-large-s0','fsq-s0-scores','table1_tokenizers'}
-    assert planned(clone, evaluate=dict(temperature=.9))=={f'{n}-scores' for n in ('vqgan-s0','fsq-s0','vqkd-effnet-s0-decoder','cluster-effnet-s0-decoder')} | {'table1_tokenizers'}
+    assert planned(clone, evaluate=dict(temperature=.9))=={f'{n}-scores' for n in ('vqgan-s0','cvqvae-s0','fsq-s0','vqkd-effnet-s0-decoder','cluster-effnet-s0-decoder')} | {'table1_tokenizers'}
 
 def test_a_default_changed_in_a_notebook_reruns_too(clone, done):
     nb = clone/'nbs'/'train_decoder.ipynb'
     text = nb.read_text()
-    assert 'l1:float = 1.' in text
-    nb.write_text(text.replace('l1:float = 1.', 'l1:float = 2.'))
+    was = next(l for l in text.splitlines() if ' l1 ' in l and '(1., 1.)' in l)
+    nb.write_text(text.replace(was, was.replace('(1., 1.)', '(2., 2.)')))
     try: again = planned(clone)
     finally: nb.write_text(text)
-    assert {'vqkd-effnet-s0-decoder','cluster-effnet-s0-decoder'} <= again and 'vqkd-effnet-s0' not in again and not any(p.startswith(('vqgan','fsq')) for p in again)
+    assert {'vqkd-effnet-s0-decoder','cluster-effnet-s0-decoder'} <= again and 'vqkd-effnet-s0' not in again and not any(p.startswith(('vqgan','cvqvae','fsq')) for p in again)
 
 def test_rows_that_differ_in_more_than_the_tokenizer_are_refused(clone, done):
     from iutok.analysis import table1
@@ -100,7 +100,8 @@ def test_rows_that_differ_in_more_than_the_tokenizer_are_refused(clone, done):
 
 @pytest.mark.parametrize('words,message', [
     (['train_vqgan', 'n_code=3'], "no parameter 'n_code'; did you mean 'n_codes'"), (['train_vqgan', 'n_codes=many'], "'n_codes' must be int, got 'many'"),
-    (['train_vqgan', 'profile=tiny'], 'profile must be one of smoke, mini, paper'), (['train_gan'], "no runner notebook 'train_gan'"), (['train_vqgan', 'seed'], 'not of the form name=value')])
+    (['train_vqgan', 'profile=tiny'], 'profile must be one of smoke, mini, paper'), (['train_gan'], "no runner notebook 'train_gan'"), (['train_vqgan', 'recipe=vqgan-819'], "no recipe 'vqgan-819'; did you mean vqgan-8192"),
+    (['train_vqgan', 'recipe=fsq-8000'], "'fsq-8000' is for train_fsq"), (['train_vqgan', 'name={sead}'], 'no format string'), (['train_vqgan', 'seed'], 'not of the form name=value')])
 def test_run_stops_at_once_on_wrong_words(clone, words, message):
     r = call(clone, 'scripts/run.py', *words, check=False)
     assert r.returncode!=0 and message in r.stderr and 'Traceback' not in r.stderr
@@ -125,3 +126,28 @@ def test_readme_lines_run(clone, done):
     script = clone/'readme.py'
     script.write_text(code.replace('runs/mini/', 'runs/smoke/'))
     call(clone, script.name)
+
+def test_help_names_every_parameter_and_recipe(clone):
+    from iutok.core import read_parameters
+    from iutok.recipes import RECIPES
+    out = call(clone, 'scripts/run.py', 'train_vqgan', '--help').stdout
+    assert all(f'  {k}:{p.type} = ' in out for k,p in read_parameters(ROOT/'nbs'/'train_vqgan.ipynb')[0].items()) and 'n_codes:int = 64 | 512 | 8192' in out
+    assert all(k in out for k,r in RECIPES.items() if r['notebook']=='train_vqgan')
+    assert 'dim:int = 8 | 16 | 8 ' in call(clone, 'scripts/run.py', 'train_vqgan', 'recipe=llamagen-16384x8', '--help').stdout
+
+def test_two_processes_train_one_run(clone, done): # decoder: tokens are cached, batches shared
+    words = ['scripts/run.py', 'train_decoder', 'profile=smoke', 'tokenizer=runs/smoke/vqkd-effnet-s0', 'name=both']
+    shutil.rmtree(clone/'runs'/'smoke'/'cache'/'tokens')
+    call(clone, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', *words)
+    r,one = records(clone)['both'],records(clone)['vqkd-effnet-s0-decoder']
+    assert r['processes']==2 and one['processes']==1 and r['id']==one['id'] and r['params']==one['params']
+    curve = lambda n: [float(x['g_l1']) for x in csv.DictReader((clone/'runs'/'smoke'/n/'curves.csv').open())]
+    assert curve('both')==pytest.approx(curve('vqkd-effnet-s0-decoder'), rel=.05)
+    files = {p.name for p in (clone/'runs'/'smoke'/'both').iterdir()}
+    assert {'tokenizer.safetensors','notebook.ipynb','record.json'} <= files and not any(f.startswith(('error','bad')) for f in files)
+    shutil.rmtree(clone/'runs'/'smoke'/'both')
+
+def test_a_failing_process_is_named(clone, done):
+    r = call(clone, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', 'scripts/run.py', 'train_fsq', 'profile=smoke', 'batch_size=33', 'name=odd', check=False)
+    assert r.returncode!=0 and 'batch_size=33 is the total of all ranks and must be a multiple of world=2' in r.stderr+r.stdout
+    shutil.rmtree(clone/'runs'/'smoke'/'odd')

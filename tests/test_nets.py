@@ -84,6 +84,16 @@ def test_resampling_takes_the_pixels_it_should():
     up.conv.weight.data[0, 0, 1, 1] = 1
     close(up(x), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
 
+def test_doubling_in_one_kernel_is_doubling_in_two_steps():
+    "Values and gradients, odd and non-square grids, and single pixels."
+    for shape in ((2, 5, 3, 7), (1, 5, 1, 1)):
+        up,x = Upsample(5).double(),torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+        ps = [x, *up.parameters()]
+        one,two = up(x),up.eval()(x)
+        g = torch.randn_like(one)
+        assert one.shape == (*shape[:2], 2*shape[2], 2*shape[3])
+        for a,b in zip([one, *torch.autograd.grad(one, ps, g)], [two, *torch.autograd.grad(two, ps, g)]): close(a, b, 1e-12)
+
 def test_decoder_mirrors_encoder_grid():
     for mults in ((1,2), (1,1,2), (1,1,2,2)):
         enc,dec = ConvEncoder(width=16, mults=mults, n_res=1, out_channels=4),ConvDecoder(4, 16, mults[::-1], n_res=1)
@@ -91,10 +101,23 @@ def test_decoder_mirrors_encoder_grid():
         z = enc(x)
         assert z.shape == (1, 4, 16//enc.factor, 32//enc.factor) and dec(z).shape == x.shape and enc.factor == dec.factor
 
+@pytest.mark.parametrize('name', ['encoder', 'decoder'])
+def test_the_layout_is_the_choice_of_the_weights(name):
+    "Codes and uint8 images arrive channels last; the body must not follow them by accident, and must follow its own weights."
+    net,x = SMALL[name]().eval(),torch.randn(2, 3, 8, 12)
+    nhwc = dict(memory_format=torch.channels_last)
+    assert net(x.contiguous(**nhwc)).equal(net(x)) and net(x.contiguous(**nhwc)).is_contiguous()
+    before = net(x)
+    close(net.to(**nhwc)(x), before)
+    assert net(x).is_contiguous(**nhwc)
+
 def test_bad_sizes_are_refused():
     with pytest.raises(ValueError, match='multiples of 4'): ConvEncoder(width=16, mults=(1,1,1), n_res=1)(torch.zeros(1, 3, 10, 8))
-    with pytest.raises(ValueError, match='multiples of patch 4'): SMALL['vit']()(torch.zeros(1, 3, 10, 8))
+    with pytest.raises(ValueError, match='multiples of 4'): SMALL['vit']()(torch.zeros(1, 3, 10, 8))
     with pytest.raises(ValueError, match='not a multiple of heads'): ViT(width=10, heads=4)
+    for net,c in ((SMALL['encoder'](), 3), (SMALL['decoder'](), 3), (SMALL['vit'](), 3)):
+        with pytest.raises(ValueError, match=rf'takes \(B, {c}, H, W\), got \(1, 1, 8, 8\)'): net(torch.zeros(1, 1, 8, 8))
+        with pytest.raises(ValueError, match='takes'): net(torch.zeros(3, 8, 8))
 
 def test_vit_starts_as_specified():
     torch.manual_seed(0)

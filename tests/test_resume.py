@@ -1,47 +1,99 @@
-"A VQGAN that is killed in the middle of training and started again ends with the same weights as one that was left alone."
+"A run that is stopped, interrupted or killed, in the middle of a write too, ends with the bits of one that was left alone."
 import csv,signal,subprocess,sys,time
 from pathlib import Path
-import torch
-
-TRAIN = '''
-import sys,time,torch
-from types import SimpleNamespace
+import pytest,torch
 from iutok.core import seed_everything
 from iutok.data import Batches,load_images
-from iutok.quantizers import VQ
-from iutok.recipes import conv_tokenizer,pixel_phases
-from iutok.training import fit
+from iutok.losses.gan import PatchGAN
+from iutok.nets.conv import ConvDecoder,ConvEncoder
+from iutok.quantizers import CVQ,FSQ,VQ
+from iutok.reconstruction import Discriminate,Reconstruct
+from iutok.tokenizers import Connector,Tokenizer
+from iutok.training import Phase,fit,warmup_cosine
+
+QUANTIZERS = dict(vq=lambda: VQ(16, 4, init='kmeans'), cvq=lambda: CVQ(16, 4), fsq=lambda: FSQ([4, 4, 3, 3]))
+STEPS = 12
+
+def train(folder, quantizer='vq', repeat=False, **kw):
+    seed_everything(0)
+    tok = Tokenizer(ConvEncoder(out_channels=8, width=8, mults=(1, 2), n_res=1, attention=False, refine=False), QUANTIZERS[quantizer](), ConvDecoder(in_channels=8, width=8, mults=(2, 1), n_res=1, attention=False, refine=False),
+                    Connector([8, 4]), Connector([4, 8]), image_size=32)
+    disc = PatchGAN(1, 8)
+    g = Reconstruct(tok, l1=1., mse=1., disc=disc, disc_start=4, warm=2)
+    d = Discriminate(disc, g, r1=.1, repeat=repeat)
+    rate = warmup_cosine(2e-3, STEPS, 3)
+    adam = lambda ps: torch.optim.Adam(ps, betas=(.5, .9))
+    phases = dict(g=Phase(g, adam(g.trainable), rate), d=Phase(d, adam(disc.parameters()), rate, start=4))
+    batches = Batches(load_images('fashion', 'test').take(60), 32, 8, 'strong', seed=1)
+    return fit(phases, batches, STEPS, folder, 'vqgan', clip=1., ema=.9, save_every=3, log_every=5, **kw)
+
+def same(a, b, at=''): # bit by bit, times aside
+    if isinstance(a, dict):
+        assert a.keys()==b.keys(), at
+        for k in a:
+            if k not in ('seconds', 'images_per_s'): same(a[k], b[k], f'{at}.{k}')
+    elif isinstance(a, (list, tuple)):
+        assert len(a)==len(b), at
+        for i,(x,y) in enumerate(zip(a, b)): same(x, y, f'{at}[{i}]')
+    else: assert torch.equal(a, b) if torch.is_tensor(a) else a==b, at
+
+def ends(folder): return torch.load(Path(folder)/'checkpoint.pt', weights_only=True)
+def rows(folder): return [{k:v for k,v in r.items() if k!='images_per_s'} for r in csv.DictReader((Path(folder)/'curves.csv').open())]
+
+@pytest.fixture(scope='module', autouse=True)
+def one_thread():
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory, one_thread): # a run that was left alone
+    folder = tmp_path_factory.mktemp('whole')
+    train(folder)
+    return folder
+
+@pytest.mark.parametrize('quantizer,repeat', [('vq', False), ('cvq', True), ('fsq', False)])
+def test_stopped_twice_is_bit_equal(tmp_path, whole, quantizer, repeat):
+    if quantizer!='vq': train(whole := tmp_path/'whole', quantizer, repeat)
+    for stop in (3, 8, None): out = train(tmp_path/'parts', quantizer, repeat, stop_after=stop) # before the GAN starts, and after
+    assert out['resumed_at']==8
+    a,b = ends(whole),ends(tmp_path/'parts')
+    assert {'module','optimizer'}<=a['phases']['d'].keys() and a['step']==STEPS and len(a['curves']['rows'])==3
+    same(a, b)
+    assert rows(whole)==rows(tmp_path/'parts')
+    same(out['ema'].state_dict(), {k[len('module.'):]:v for k,v in a['ema'].items() if k!='n_averaged'})
+
+HALF_WRITTEN = '''
+import sys,time,torch
+sys.path.insert(0, {tests!r})
+import test_resume
 torch.set_num_threads(1)
-folder,pause = sys.argv[1],float(sys.argv[2])
-run = SimpleNamespace(width=8, mults=[1, 2], n_res=1, latent=8, attention=False, image_size=32, steps=24, l1=1., mse=1., perceptual='none', gan=1., gan_start=.25, gan_gain=.8,
-                      disc_depth=1, disc_width=8, lr=2e-3, lr_final=0., warmup=.1, warm=.2, disc_lr=1e-3)
-class Slow(Batches): # leaves time to be killed
-    def __getitem__(self, step): time.sleep(pause); return super().__getitem__(step)
-seed_everything(0)
-tok = conv_tokenizer(run, VQ(16, 4, init='kmeans'))
-batches = Slow(load_images('fashion', 'test').take(200), 32, 8, 'strong', seed=1)
-out = fit(pixel_phases(run, tok), batches, run.steps, folder, 'vqgan-test', seed=0, clip=1., ema=.9, save_every=5, log_every=4)
-torch.save(dict(tok=tok.state_dict(), ema=out['ema'].state_dict(), resumed=out['resumed_at']), f'{folder}/end.pt')
+save,calls = torch.save,[]
+def slow(state, path): # the third checkpoint stays half written
+    save(state, path)
+    calls.append(path)
+    if len(calls)==3:
+        half = path.read_bytes()[:-2000]
+        path.write_bytes(half)
+        open({marker!r}, 'w').close()
+        time.sleep(60)
+torch.save = slow
+test_resume.train({folder!r})
 '''
 
-def test_killed_training_ends_with_the_same_weights(tmp_path):
-    script = tmp_path/'train.py'
-    script.write_text(TRAIN)
-    cmd = lambda name,pause: [sys.executable, str(script), str(tmp_path/name), str(pause)]
-    root = Path(__file__).parents[1]
-    subprocess.run(cmd('whole', 0), check=True, cwd=root)
-    p = subprocess.Popen(cmd('killed', .3), cwd=root)
-    deadline = time.time()+120
-    while not (tmp_path/'killed'/'checkpoint.pt').exists():
+@pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGINT], ids=['sigterm', 'ctrl-c'])
+def test_ended_in_the_middle_of_a_write(tmp_path, whole, how):
+    folder,marker = tmp_path/'ended',tmp_path/'marker'
+    code = HALF_WRITTEN.format(tests=str(Path(__file__).parent), marker=str(marker), folder=str(folder))
+    p = subprocess.Popen([sys.executable, '-c', code], cwd=Path(__file__).parents[1], stderr=subprocess.DEVNULL)
+    deadline = time.time()+600
+    while not marker.exists():
         assert time.time()<deadline and p.poll() is None
         time.sleep(.05)
-    time.sleep(.5) # somewhere after a checkpoint, with steps that will be lost
-    p.send_signal(signal.SIGKILL); p.wait()
-    assert not (tmp_path/'killed'/'end.pt').exists()
-    subprocess.run(cmd('killed', 0), check=True, cwd=root)
-    a,b = (torch.load(tmp_path/k/'end.pt', weights_only=True) for k in ('whole', 'killed'))
-    assert a['resumed']==0 and 0<b['resumed']<24
-    for part in ('tok', 'ema'):
-        for k in a[part]: assert torch.equal(a[part][k], b[part][k]), k
-    rows = [[{k:v for k,v in r.items() if k!='images_per_s'} for r in csv.DictReader((tmp_path/k/'curves.csv').open())] for k in ('whole', 'killed')]
-    assert rows[0]==rows[1] and len(rows[0])==6
+    p.send_signal(how)
+    assert p.wait(120)!=0
+    assert ends(folder)['step']==6 # the second checkpoint, whole
+    assert train(folder)['resumed_at']==6
+    same(ends(whole), ends(folder))
+    assert not list(folder.glob('.*')) # what the write left is gone

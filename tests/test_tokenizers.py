@@ -9,7 +9,7 @@ from iutok.quantizers import FSQ,VQ
 from iutok.recipes import conv_decoder,conv_tokenizer,student_tokenizer
 from iutok.tokenizers import Connector,TeacherEncoder,Tokenizer
 
-RUN = SimpleNamespace(width=8, mults=[1, 1, 2], n_res=1, latent=8, attention=True, image_size=32, patch=4, student_width=32, student_depth=1, student_heads=2, n_codes=24, dim=6, seed=0)
+RUN = SimpleNamespace(width=8, mults=[1, 1, 2], n_res=1, latent=8, attention=True, image_size=32, patch=4, student_width=32, student_depth=1, student_heads=2, feature_depth=1, lookup='after', n_codes=24, dim=6, seed=0)
 
 def painted(tok): # with a pixel decoder
     tok.decoder,tok.pre_decode = conv_decoder(RUN),Connector([tok.quantizer.dim, RUN.latent])

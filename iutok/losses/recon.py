@@ -107,18 +107,34 @@ class VGG16(nn.Module):
             if i in (3, 8, 15, 22, 29): maps.append(x)
         return maps
 
-def load_vgg16()->VGG16: # with the ImageNet weights IMAGENET1K_V1; RuntimeError where they cannot be had
-    "VGG16 with torchvision's weights, from its cache or the network."
+def _tensors(path, keys, what): # the named tensors of a .pth or .safetensors file; ValueError when there is no such file or it lacks one
+    path = Path(path)
+    if not path.is_file(): raise ValueError(f'there is no file {path.name} to read {what} from')
+    if path.suffix=='.safetensors':
+        from safetensors.torch import load_file
+        state = load_file(path)
+    else: state = torch.load(path, map_location='cpu', weights_only=True)
+    lost = [k for k in keys if k not in state]
+    if lost: raise ValueError(f'{path.name} does not hold {what}: {lost[0]} is missing')
+    return {k:state[k] for k in keys}
+
+def load_vgg16(
+    path:str|Path=None, # torchvision's vgg16-397923af.pth, or its tensors as .safetensors; None: torchvision's cache, or the network
+)->VGG16:               # with the ImageNet weights IMAGENET1K_V1; RuntimeError where they cannot be had
+    "VGG16 with torchvision's weights."
+    if path is not None:
+        with torch.device('meta'): keys = [k.replace('layers.', 'features.') for k in VGG16().state_dict()]
+        return VGG16(_tensors(path, keys, "VGG16's weights"))
     from torchvision.models import VGG16_Weights
     w = VGG16_Weights.IMAGENET1K_V1
     try: return VGG16(w.get_state_dict(check_hash=True))
     except OSError as e:
         raise RuntimeError(f"VGG16's weights are neither cached nor reachable: put {Path(w.url).name} into "
-            "the folder checkpoints of torch.hub.get_dir(), or use the 'effnet' perceptual loss.") from e
+            "the folder checkpoints of torch.hub.get_dir(), name the file, or use the 'effnet' perceptual loss.") from e
 
 # %% ../../nbs/32_losses.recon.ipynb #0b2798da
 def lpips_weights(
-    path:str=None, # file with the keys lin0.model.1.weight to lin4.model.1.weight; None: the one in the lpips package
+    path:str|Path=None, # file with the keys lin0.model.1.weight to lin4.model.1.weight; None: the one in the lpips package
 )->list:           # five (C_l,) tensors with C_l = 64, 128, 256, 512, 512
     "The channel weights that LPIPS v0.1 learned for VGG16; ValueError without a file."
     if path is None:
@@ -126,18 +142,15 @@ def lpips_weights(
         spec = find_spec('lpips')
         if spec is None: raise ValueError("LPIPS' channel weights come with its package: pip install lpips, or name a file.")
         path = Path(spec.origin).parent/'weights/v0.1/vgg.pth'
-    state = torch.load(path, map_location='cpu', weights_only=True)
-    keys = [f'lin{i}.model.1.weight' for i in range(5)]
-    if not set(keys) <= set(state): raise ValueError(f'{Path(path).name} holds no LPIPS weights: {keys[0]} is missing')
-    return [state[k].flatten() for k in keys]
+    return [w.flatten() for w in _tensors(path, [f'lin{i}.model.1.weight' for i in range(5)], "LPIPS' channel weights").values()]
 
 def perceptual_vgg(
-    vgg:nn.Module=None,   # images to five maps; None loads VGG16's ImageNet weights
+    vgg:nn.Module=None,   # images to five maps, or the file of VGG16's ImageNet weights; None: see `load_vgg16`
     weights:list=None,    # five (C_l,) tensors; None: those of the lpips package
     fast:bool=False,      # run VGG16 in bfloat16
 )->Perceptual:            # takes images in [-1, 1]
     "LPIPS with VGG16, as VQGAN and the paper use it."
-    return Perceptual(load_vgg16() if vgg is None else vgg, lpips_weights() if weights is None else weights,
+    return Perceptual(vgg if isinstance(vgg, nn.Module) else load_vgg16(vgg), lpips_weights() if weights is None else weights,
                       shift=(-.030,-.088,-.188), scale=(.458,.448,.450), kind='lpips-vgg', fast=fast)
 
 # %% ../../nbs/32_losses.recon.ipynb #4d97056a

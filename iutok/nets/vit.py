@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from fastcore.basics import store_attr
 from torch import Tensor,nn
-from .conv import config_of
+from .conv import check_map,config_of
 
 # %% ../../nbs/31_nets.vit.ipynb #0547c667
 class SelfAttention(nn.Module):
@@ -114,8 +114,7 @@ class ViT(nn.Module):
     def forward(self,
         x:Tensor, # (B, C_in, H, W); H and W multiples of `patch`, else ValueError; any grid, square or not
     )->Tensor:    # (B, C_out, h*out_patch, w*out_patch)
-        if x.shape[-2]%self.patch or x.shape[-1]%self.patch:
-            raise ValueError(f'sides must be multiples of patch {self.patch}, got {tuple(x.shape[-2:])}: resize or crop first')
+        check_map(x, self.in_channels, self.patch)
         x = self.patch_embed(x)
         grid = x.shape[-2:]
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), rearrange(x, 'b c h w -> b (h w) c')], 1)

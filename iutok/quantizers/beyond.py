@@ -154,7 +154,7 @@ class Residual(Quantizer):
         r,total,ids,loss = z if z.dtype==torch.float64 else z.float(),0,[],0
         for i,s in enumerate(self.stages):
             out = s(r/self.scale**i)
-            e = self.scale**i*s.decode(out.idx).detach()
+            e = self.scale**i*out.z_q.detach()
             r,total,loss = r-e,total+e,loss+out.loss
             ids.append(out.idx)
         return Quantized(straight_through(total, z), self.join(ids), loss)

@@ -44,6 +44,13 @@ def anchors(
         pick.append((-d-(-noise.log()).log()).argmax(1))  # Gumbel: a draw from softmax(-d)
     return x[torch.cat(pick)]
 
+@torch.library.custom_op('iutok::draw_anchors', mutates_args=())
+def _draw(codebook:Tensor, x:Tensor, how:str, cosine:bool, cache:Tensor, seed:int, step:Tensor)->Tensor:
+    return anchors(codebook, x, how, cosine, cache, torch.Generator().manual_seed(seed+int(step))).clone()
+
+@_draw.register_fake
+def _(codebook, x, how, cosine, cache, seed, step): return x.new_empty(codebook.shape)
+
 # %% ../../nbs/25_quantizers.cvq.ipynb #c458d5ef
 class CVQ(Quantizer):
     "VQ whose idle codes are moved onto the data (CVQ-VAE, arXiv:2307.15139)."
@@ -76,10 +83,10 @@ class CVQ(Quantizer):
         one = torch.ones_like(self.share[0])
         hits,n,ranks = all_sum(torch.zeros_like(self.share).index_add_(0, idx, one.expand(len(idx))), one*len(idx), one*(len(idx)>0))
         self.share.lerp_(hits/n, 1-self.decay)
-        gen = None
-        if self.anchor!='nearest': gen = torch.Generator().manual_seed(self.seed+int(self.step))
-        pool = all_rows(x) if self.sync else x
-        a = anchors(self.codebook, pool, self.anchor, self.cosine, getattr(self, 'cache', None), gen) if len(pool) else torch.zeros_like(self.codebook)
+        pool,e = all_rows(x) if self.sync else x,self.codebook.detach()
+        if not len(pool): a = torch.zeros_like(e)
+        elif self.anchor=='nearest': a = anchors(e, pool, cosine=self.cosine)
+        else: a = _draw(e, pool, self.anchor, self.cosine, self.cache if self.anchor=='cached' else e[:0], self.seed, self.step)
         if not self.sync: a = all_sum(a)[0]/ranks  # the mean over ranks that have data
         if self.anchor=='cached': self.cache.copy_(a)
         keep = cvq_keep(self.share, self.decay)[:,None]

@@ -37,10 +37,15 @@ class NormEMA(DataInit):
         beta:float=1.,       # weight of the commitment loss, taken between unit vectors
         decay:float=.99,     # share of the old code that survives a step, in [0, 1]
         kmeans_iters:int=10, # iterations of the start; 0 keeps the random codes
-        seed:int=0):         # seeds the k-means start
+        seed:int=0,          # seeds the k-means start
+        lookup:str='after'): # codes are looked up 'after' the update (the paper's code) or 'before' it (BEiT v2)
         super().__init__()
-        store_attr()
+        if lookup not in ('after','before'): raise ValueError(f"lookup must be 'after' or 'before' the codebook update, not {lookup!r}.")
+        store_attr(but='lookup')
+        self.order = lookup
         self.register_buffer('codebook', F.normalize(torch.randn(n_codes, dim), dim=-1))
+
+    def config(self): return {**super().config(), 'lookup':self.order}
 
     def init_codebook(self, x):
         if not self.kmeans_iters: return
@@ -61,7 +66,8 @@ class NormEMA(DataInit):
             x = F.normalize(flatten(z), dim=-1)
             if self.training: self.start(x)
             idx = self.assign(x)
-            if self.training: self.codebook.copy_(norm_ema(self.codebook, x.detach(), idx, self.decay))
             e = self.lookup(idx)
+            if self.training: self.codebook.copy_(norm_ema(self.codebook, x.detach(), idx, self.decay))
+            if self.training and self.order=='after': e = self.lookup(idx)
             z_q = straight_through(e, x).to(z.dtype)
             return Quantized(z_q.view(b, h, w, d).permute(0, 3, 1, 2), idx.view(b, h, w), self.beta*F.mse_loss(x, e.to(x.dtype)).float())

@@ -12,8 +12,8 @@ from itertools import islice
 from typing import NamedTuple
 from fastcore.basics import store_attr
 from torch import Tensor
-from .base import Quantized,Quantizer,all_rows,all_sum,check_z,flatten,straight_through,world_size
-from .nearest import lift_z,nearest_code,search_shares,sharing,typical
+from .base import Quantized,Quantizer,all_rows,all_sum,check_z,flatten,sharing,straight_through,world_size
+from .nearest import lift_z,nearest_code,search_shares,typical
 
 # %% ../../nbs/22_quantizers.kmeans.ipynb #34956fe3
 class KMeans(NamedTuple):
@@ -80,7 +80,7 @@ class Rows:
         if not self.stream: self.ready = list(self)
 
     def lift(self, p):
-        z = lift_z(p, self.mid, 'cosine' if self.unit else 'l2', torch.empty(len(p), self.d+1, device=p.device))
+        z = lift_z(p, self.mid, 'cosine' if self.unit else 'l2')
         return z,torch.linalg.vector_norm(z[:,:-1], dim=1).square_()
 
     def __iter__(self):
@@ -117,11 +117,13 @@ def _seeds(rows, k, init, gen):
 def _assign(chunks, c):
     "One pass: joint sums and counts (float64), this rank's ids and squared distances, joint inertia."
     sums,ids,d2,mid = c.new_zeros(len(c), c.shape[1]+1, dtype=torch.float64),[],[],torch.zeros_like(c[0])
-    def then(piece, z, best, i, *_): return z.new_zeros(sums.shape).index_add_(0, i, z),i,(piece[1]-2*best).clamp_(min=0)  # the appended 1 counts
+    def then(piece, share):
+        z,i = piece[0],share.ids(piece[0][:,:-1], c)
+        return z.new_zeros(sums.shape).index_add_(0, i, z),i,(piece[1]+2*share.best).clamp_(min=0)  # the appended 1 counts
     with torch.autocast(c.device.type, enabled=False),sharing(c.device.type=='cpu') as (n,run):
         chunks = iter(chunks)
         while some := list(islice(chunks, n)):
-            for s,i,d in search_shares(some, lambda p: p[0], c, mid, 'l2', then, run=run):
+            for s,i,d in search_shares(some, lambda p: p[0], c, mid, 'l2', then, False, run):
                 sums += s
                 ids.append(i); d2.append(d)
     ids,d2 = (torch.cat(ids),torch.cat(d2)) if ids else (c.new_zeros(0, dtype=torch.long),c.new_zeros(0))

@@ -1,5 +1,7 @@
-"Quantizers against vector-quantize-pytorch and faiss, float32, two threads. Ours is torch alone throughout."
-import importlib.util, os
+"""Quantizers against vector-quantize-pytorch and faiss, float32, two threads.
+
+Ours is torch alone throughout, and exact. Where the CPU multiplies bfloat16 natively, the search sieves with it first; the rows 'float32 only' show, for information, what a CPU without it does."""
+import importlib.util, os, sys
 THREADS = 2
 for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ[k] = str(THREADS)
 import torch
@@ -30,6 +32,15 @@ def search(work, side):
     q = vqp(d, k).eval()
     def run():
         with torch.no_grad(): return q(z[None])
+    return run
+
+def float32_only(fn):
+    "The same, on a CPU that has no fast bfloat16."
+    nearest = sys.modules['iutok.quantizers.nearest']
+    def run():
+        was,nearest.fast_bfloat16 = nearest.fast_bfloat16,lambda: False
+        try: return fn()
+        finally: nearest.fast_bfloat16 = was
     return run
 
 def train_step(side):
@@ -65,12 +76,14 @@ def rows():
         yield row(name(a), f'{VQP} VectorQuantize eval', ours*1e3, theirs*1e3, 'ms', 1/15)
     else: yield missing(name(a), VQP, 'ms', 1/15)
     if HAVE['faiss']:
-        ours,theirs = medians(search(a, 'ours'), search(a, 'faiss'), runs=25)
+        ours,plain,theirs = medians(search(a, 'ours'), float32_only(search(a, 'ours')), search(a, 'faiss'), runs=25)
         yield row(name(a), 'faiss IndexFlatL2', ours*1e3, theirs*1e3, 'ms', 1.3)
+        yield row(name(a)+', float32 only', 'faiss IndexFlatL2', plain*1e3, theirs*1e3, 'ms')
     else: yield missing(name(a), FAISS, 'ms', 1.3)
     if HAVE['vqp']:
-        ours,theirs = medians(search(b, 'ours'), search(b, 'vqp'))
+        ours,plain,theirs = medians(search(b, 'ours'), float32_only(search(b, 'ours')), search(b, 'vqp'))
         yield row(name(b), f'{VQP} VectorQuantize eval', ours*1e3, theirs*1e3, 'ms', 1/7)
+        yield row(name(b)+', float32 only', f'{VQP} VectorQuantize eval', plain*1e3, theirs*1e3, 'ms')
         yield row(name(b)+', memory', f'{VQP} VectorQuantize eval', *(peak_in_child('quantizers', b, s) for s in ('ours', 'vqp')), 'MB', 1/5)
     else: yield missing(name(b), VQP, 'ms', 1/7)
     if HAVE['faiss']:

@@ -1,0 +1,45 @@
+"Copy what a page shows, and nothing more, from the run folders into nbs/results/."
+import shutil, sys
+import pandas as pd
+from iutok.core import PROFILES, load_json, project_root, save_json
+
+PAGES = dict( # page -> the tokenizers it compares, as patterns of run names
+    losses=['vqgan-pixel-s?', 'vqgan-perceptual-s?', 'vqgan-gan-s?', 'vqgan-gentle-s?', 'vqgan-both-s?'],
+    codebooks=['vqgan-k1024-*-s?', 'cvqvae-k1024-*-s?'])
+
+def rows_of_table(runs, out): # the rows of table 1, and every run behind them
+    names = list(load_json(runs/'table1_tokenizers'/'record.json')['uses'])
+    for n in names:
+        (out/n).mkdir(parents=True)
+        for f in ('reconstructions.png','samples-small-s0.png','patches.png','codebook.png'): shutil.copy(runs/n/f, out/n/f)
+    shutil.copy(runs/'table1_tokenizers.csv', out/'table1_tokenizers.csv')
+    def behind(n): # names of the runs that a run builds on, itself included
+        return {n}.union(*(behind(u['run']) for u in load_json(runs/n/'record.json')['uses'].values()))
+    return names,sorted(behind('table1_tokenizers'))
+
+def tokenizers_alone(runs, out, page): # their reconstructions and learning curves
+    trained = [p.parent.name for pattern in PAGES[page] for p in sorted(runs.glob(f'{pattern}/record.json'))]
+    if not trained: sys.exit(f"scripts/collect: {runs.name} holds no finished run named like {', '.join(PAGES[page])}.")
+    names = [f'{n}-scores' for n in trained]
+    if missing := [n for n in names if not (runs/n/'record.json').exists()]: sys.exit(f"scripts/collect: not scored yet: {', '.join(missing)} (scripts/run evaluate ... ars=[]).")
+    out.mkdir(parents=True)
+    for n in trained:
+        shutil.copy(runs/f'{n}-scores'/'strip.png', out/f'{n}.png')
+        if page=='codebooks': shutil.copy(runs/f'{n}-scores'/'codebook.png', out/f'{n}-codebook.png')
+        pd.read_csv(runs/n/'curves.csv').drop(columns='images_per_s').to_csv(out/f'{n}.csv', index=False, float_format='%.4g')
+    return names,sorted(trained+names)
+
+def main(what='table1', profile='mini'):
+    if what not in ('table1', *PAGES) or profile not in PROFILES: sys.exit(f"scripts/collect [table1|{'|'.join(PAGES)}] [{'|'.join(PROFILES)}]")
+    root = project_root()
+    runs,out = root/'runs'/profile,root/'nbs'/'results'/f'{what}_{profile}'
+    new = out.with_name(out.name+'.new')
+    shutil.rmtree(new, ignore_errors=True)
+    names,behind = rows_of_table(runs, new) if what=='table1' else tokenizers_alone(runs, new, what)
+    save_json(new/'records.json', [load_json(runs/n/'record.json') for n in names])
+    save_json(new/'runs.json', [load_json(runs/n/'record.json') for n in behind])
+    shutil.rmtree(out, ignore_errors=True)
+    new.rename(out)
+    print(f'{len(names)} rows -> {out.relative_to(root)}')
+
+if __name__=='__main__': main(*sys.argv[1:])

@@ -1,0 +1,81 @@
+"Pages that show results: what they read is there, small, comparable, and says where it comes from."
+import json, subprocess, sys
+from pathlib import Path
+import pytest, torch
+from PIL import Image
+from iutok.analysis import check_frozen, runs_frame, show_table, table1
+from iutok.core import load_json, save_json
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT/'nbs'/'results'
+
+@pytest.mark.parametrize('folder', sorted(p.parent.name for p in RESULTS.glob('*/records.json')))
+def test_results_are_small_and_say_how_they_were_made(folder):
+    pictures = list((RESULTS/folder).rglob('*.png'))
+    assert pictures and all(p.stat().st_size<150_000 for p in pictures)
+    assert sum(p.stat().st_size for p in (RESULTS/folder).rglob('*') if p.is_file())<1_500_000
+    rows,runs = (load_json(RESULTS/folder/f'{n}.json') for n in ('records', 'runs'))
+    ids = {r['run']:r['id'] for r in runs}
+    assert len(ids)==len(runs)
+    for r in rows: assert ids[r['run']]==r['id'] and all(ids[u['run']]==u['id'] for u in r['uses'].values()), r['run']
+    for r in runs: assert {'params','metrics','git','versions','hardware','seconds','uses','profile'} <= set(r) and len(r['git']['commit'])==40
+    assert not any(w in json.dumps([rows, runs]) for w in ('/work', '/tmp', '/root', '/home'))
+
+def test_the_readme_shows_the_stored_records():
+    rows = load_json(RESULTS/'table1_mini'/'records.json')
+    shown = show_table(table1(rows), rows[0]['protocol']['fd']) # raises unless everything but the tokenizer was equal
+    readme = (ROOT/'README.md').read_text()
+    for name,line in shown.iterrows():
+        cells = next(l for l in readme.splitlines() if l.startswith(f'| {name} ')).strip('| ').split('|')[1:]
+        assert [c.strip() for c in cells]==list(line), name
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory): # a tokenizer nobody trained, scored without proposal networks
+    from iutok.nets.conv import ConvDecoder, ConvEncoder
+    from iutok.quantizers import FSQ
+    from iutok.tokenizers import Connector, Tokenizer
+    torch.manual_seed(0)
+    runs = tmp_path_factory.mktemp('runs')
+    body = dict(width=8, n_res=1, attention=False)
+    tok = Tokenizer(ConvEncoder(mults=(1, 1, 1), out_channels=8, **body), FSQ([4, 4]), ConvDecoder(in_channels=8, mults=(1, 1, 1), **body), Connector([8, 2]), Connector([2, 8]), image_size=32)
+    tok.save(runs/'fsq-s3')
+    save_json(runs/'fsq-s3'/'record.json', dict(run='fsq-s3', id='0'*12, params=dict(seed=3, steps=0), metrics=dict(train_seconds=1.5), uses={}, pixel_recipe=dict(steps=0), tokenizer=dict(kind='fsq', n_codes=16, dim=2)))
+    words = [f'tokenizer={runs}/fsq-s3', 'ars=[]', 'profile=smoke', f'run_root={runs}']
+    r = subprocess.run([sys.executable, ROOT/'scripts'/'run.py', 'evaluate', *words], cwd=ROOT, capture_output=True, text=True)
+    assert r.returncode==0, r.stderr[-2000:]
+    return runs
+
+def test_a_tokenizer_is_scored_without_networks(alone):
+    r = load_json(alone/'fsq-s3-scores'/'record.json')
+    assert r['generations']==[] and r['frozen']['samples'] is None and r['trained']['seed']==3 and r['metrics']['seconds']==1.5
+    df = table1([r])
+    assert df.rfd[0]==r['metrics']['rfd']>1 and not any(c.startswith(('ppl', 'gfd')) for c in df)
+    assert 'PSNR, dB ↑' in show_table(df).index and runs_frame({'FSQ':[r]}).seed.tolist()==[3]
+
+def test_the_strip_is_the_images_pixel_by_pixel(alone):
+    from iutok.data import load_images
+    strip = Image.open(alone/'fsq-s3-scores'/'strip.png')
+    assert strip.size==(320, 64)
+    held = load_images('fashion', 'test').take(256).subset(range(10))
+    first = torch.tensor(list(strip.crop((0, 0, 32, 32)).getdata())).T.view(3, 32, 32)
+    assert torch.equal(first, held.batch(range(1), 32)[0].long())
+
+def test_collect_takes_what_a_page_shows_and_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT/'scripts')
+    import collect
+    monkeypatch.setattr(collect, 'project_root', lambda: tmp_path)
+    runs,out = tmp_path/'runs'/'mini',tmp_path/'nbs'/'results'/'losses_mini'
+    with pytest.raises(SystemExit, match='no finished run'): collect.main('losses')
+    with pytest.raises(SystemExit, match='scripts/collect'): collect.main('loses')
+    for n in ('vqgan-pixel-s0', 'vqgan-pixel-s1', 'other-s0'):
+        save_json(runs/n/'record.json', dict(run=n))
+        (runs/n/'curves.csv').write_text('step,g_l1,images_per_s\n20,0.123456789,50.1\n')
+    with pytest.raises(SystemExit, match='not scored yet: vqgan-pixel-s0-scores, vqgan-pixel-s1-scores'): collect.main('losses')
+    for s in (0, 1):
+        save_json(runs/f'vqgan-pixel-s{s}-scores'/'record.json', dict(run=f'vqgan-pixel-s{s}-scores'))
+        Image.new('L', (4, 2)).save(runs/f'vqgan-pixel-s{s}-scores'/'strip.png')
+    (out/'stale').mkdir(parents=True)
+    collect.main('losses')
+    assert {p.name for p in out.iterdir()}=={'records.json', 'runs.json'} | {f'vqgan-pixel-s{s}.{e}' for s in (0, 1) for e in ('png', 'csv')}
+    assert (out/'vqgan-pixel-s1.csv').read_text()=='step,g_l1\n20,0.1235\n'
+    assert [r['run'] for r in load_json(out/'records.json')]==['vqgan-pixel-s0-scores', 'vqgan-pixel-s1-scores'] and len(load_json(out/'runs.json'))==4

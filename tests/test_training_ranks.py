@@ -1,0 +1,111 @@
+"Two gloo processes on a CPU train what one process trains on the joint batch, stay together, resume, and stop together."
+import csv,os,socket,subprocess,sys
+from pathlib import Path
+import pytest,torch,torch.distributed as dist
+from torch import nn
+from iutok.core import seed_everything
+from iutok.data import Batches,load_images
+from iutok.losses.gan import PatchGAN
+from iutok.nets.conv import ConvDecoder,ConvEncoder
+from iutok.quantizers import CVQ,VQ
+from iutok.reconstruction import Discriminate,Reconstruct
+from iutok.tokenizers import Connector,Tokenizer
+from iutok.training import Phase,constant,fit
+
+pytestmark = pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason='needs torch.distributed with gloo')
+RANK,WORLD = (int(os.environ.get(k, v)) for k,v in (('RANK', 0), ('WORLD_SIZE', 1)))
+
+def tokenizer(quantizer):
+    return Tokenizer(ConvEncoder(out_channels=8, width=8, mults=(1, 2), n_res=1, attention=False, refine=False), quantizer, ConvDecoder(in_channels=8, width=8, mults=(2, 1), n_res=1, attention=False, refine=False),
+                     Connector([8, 4]), Connector([4, 8]), image_size=32)
+
+def batches(**kw): return Batches(load_images('fashion', 'test').take(60), 32, 8, 'strong', seed=1, **(kw or dict(rank=RANK, world=WORLD)))
+
+def joint(folder, steps=3): # no batch norm and no adaptive weight: nothing that is a process's own
+    seed_everything(RANK) # the first process's weights count
+    tok,disc = tokenizer(VQ(16, 4, init='kmeans')),nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU(.2), nn.Conv2d(8, 1, 4, 2, 1))
+    g = Reconstruct(tok, mse=1., disc=disc, gain=None, g_weight=.5, warm=1)
+    sgd = lambda ps: torch.optim.SGD(ps, .05, momentum=.9)
+    phases = dict(g=Phase(g, sgd(g.trainable), constant(.05)), d=Phase(Discriminate(disc, g, weight=.5, r1=1.), sgd(disc.parameters()), constant(.05), start=1))
+    out = fit(phases, batches(), steps, folder, precision='fp32', clip=.5, ema=.5, log_every=3)
+    return dict(tok=tok.state_dict(), disc=disc.state_dict(), ema=out['ema'].tok.state_dict())
+
+def everything(folder, quantizer=lambda: CVQ(16, 4), repeat=True, **kw): # batch norm, adaptive weight, the official order, bfloat16
+    seed_everything(0)
+    tok,disc = tokenizer(quantizer()),PatchGAN(1, 8)
+    g = Reconstruct(tok, disc=disc, warm=1)
+    adam = lambda ps: torch.optim.Adam(ps, 1e-3)
+    phases = dict(g=Phase(g, adam(g.trainable), constant(1e-3)), d=Phase(Discriminate(disc, g, repeat=repeat), adam(disc.parameters()), constant(1e-3)))
+    out = fit(phases, batches(), 4, folder, ema=.5, save_every=2, log_every=2, **kw)
+    return dict(g={k:p.detach().clone() for k,p in g.named_parameters()}, d={k:p.detach().clone() for k,p in disc.named_parameters()}, ema=dict(out['ema'].named_parameters()))
+
+class Noisy(nn.Module): # every process draws its own dropout
+    find_unused = False
+    def __init__(self, sick=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net,self.sick = nn.Sequential(nn.Dropout(.5), nn.Linear(6, 1)),sick
+    def forward(self, batch, step):
+        loss = self.net(batch[0]).square().mean()
+        return loss*float('nan') if self.sick and step==2 and RANK==1 else loss,{}
+
+class Data:
+    def __getitem__(self, step): return torch.randn(4, 6, generator=torch.Generator().manual_seed(10*step+RANK)),
+
+def noisy(folder, sick=False, **kw):
+    m = Noisy(sick)
+    fit(dict(a=Phase(m, torch.optim.Adam(m.parameters(), .1), constant(.1))), Data(), 6, folder, 'noisy', save_every=3, **kw)
+    return {k:v.clone() for k,v in m.state_dict().items()}
+
+def refused(f, error):
+    try: f()
+    except error as e: return str(e)
+
+def worker(folder):
+    torch.set_num_threads(1)
+    out = dict(joint=joint(folder/'joint'), everything=everything(folder/'everything'), noisy=noisy(folder/'noisy'))
+    everything(folder/'parts', stop_after=2)
+    noisy(folder/'noisy2', stop_after=3)
+    out |= dict(parts=everything(folder/'parts'), noisy2=noisy(folder/'noisy2'))
+    out['sick'] = refused(lambda: noisy(folder/'sick', sick=True), FloatingPointError)
+    out['undivided'] = refused(lambda: undivided(folder/'undivided'), ValueError)
+    torch.save(out, folder/f'out{RANK}.pt')
+    dist.barrier()
+
+def undivided(folder): # batches that were not told about the other process
+    m = Noisy()
+    fit(dict(a=Phase(m, torch.optim.SGD(m.parameters()), constant(.1))), batches(rank=0, world=1), 1, folder)
+
+def test_two_processes(tmp_path): # one launch for all, since starting takes longer than training
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    env = lambda r: os.environ | dict(RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE='2', LOCAL_WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), ACCELERATE_USE_CPU='true', OMP_NUM_THREADS='1')
+    ps = [subprocess.Popen([sys.executable, __file__, str(tmp_path)], env=env(r), cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for r in range(2)]
+    try: logs = [p.communicate(timeout=900)[0] for p in ps]
+    finally:
+        for p in ps: p.kill()
+    assert [p.returncode for p in ps]==[0, 0], '\n'.join(logs)[-3000:]
+    a,b = (torch.load(tmp_path/f'out{r}.pt', weights_only=True) for r in range(2))
+
+    one = joint(tmp_path/'one') # the joint batch
+    for part in one:
+        for k,v in one[part].items(): torch.testing.assert_close(a['joint'][part][k].float(), v.float(), atol=1e-5, rtol=1e-5, msg=f'{part} {k}')
+    rows = [list(csv.DictReader((tmp_path/k/'curves.csv').open())) for k in ('one', 'joint')]
+    assert len(rows[0])==len(rows[1])==1
+    for k,v in rows[0][0].items(): # what was logged is the mean over processes
+        if k not in ('images_per_s',): assert abs(float(v)-float(rows[1][0][k]))<1e-4, k
+
+    for k in ('everything', 'noisy', 'joint'): # all processes hold the same weights at the end
+        flat = lambda d: {f'{p}.{n}':v for p,q in d.items() for n,v in (q.items() if isinstance(q, dict) else [('', q)])}
+        for n,v in flat(a[k]).items(): assert torch.equal(v, flat(b[k])[n]), (k, n)
+    for again,through in (('parts', 'everything'), ('noisy2', 'noisy')): # a resume is exact, random draws of every process included
+        for n,v in flat(a[through]).items(): assert torch.equal(v, flat(a[again])[n]), n
+    assert len(torch.load(tmp_path/'noisy/checkpoint.pt', weights_only=True)['rng'])==2
+
+    assert 'finite on another process' in a['sick'] and 'The loss is nan' in b['sick'] and all('step 2' in r['sick'] for r in (a, b))
+    assert torch.load(tmp_path/'sick/bad_batch-1.pt', weights_only=True)['error']=='The loss is nan'
+    assert '2 processes got 16 images together but the batch size is 8' in a['undivided']
+    with pytest.warns(UserWarning, match='2 processes wrote .* and 1 continue'): noisy(tmp_path/'noisy')
+
+if __name__=='__main__': worker(Path(sys.argv[1]))
