@@ -6,8 +6,9 @@ import pytest, torch
 from safetensors import safe_open
 from iutok.data import Batches,load_images
 from iutok.metrics.probe import linear_probe
-from iutok.mini_teachers import MINI_TEACHERS,OBJECTIVES,grid_features,pretraining,read_teacher,teacher_file
+from iutok.mini_teachers import MINI_TEACHERS,OBJECTIVES,grid_features,pretraining,read_info,teacher_file
 from iutok.pretraining import MultiCrop,small_vit
+from iutok.teachers import load_teacher
 from iutok.training import Phase,constant,decay_groups,fit
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +34,8 @@ def test_file_says_what_it_is(name):
 def quick(): # accuracies of the small probe, measured again
     train,held = TRAIN.take(2000),HELD.take(1000)
     vec = lambda t,s: grid_features(t, s).float().mean((2, 3))
-    return {n:linear_probe(vec(t, train), train.labels, vec(t, held), held.labels) for n in MINI_TEACHERS for t in [read_teacher(teacher_file(n))]}
+    return {n:linear_probe(vec(t, train), train.labels, vec(t, held), held.labels) for n,row in MINI_TEACHERS.items()
+            for t in [load_teacher(n, project=False if row.project else None, fast=False)]}
 
 @pytest.mark.parametrize('name', MINI_TEACHERS)
 def test_tabulated_probe_is_what_the_weights_give(name, quick): assert abs(quick[name]-tabulated(name))<.015
@@ -80,5 +82,8 @@ def test_runner_trains_and_refuses(tmp_path):
     assert done.returncode==0, done.stderr[-2000:]
     record = json.loads((tmp_path/'teacher-clip-s0'/'record.json').read_text())
     assert {'probe_mean','probe_grid','zero_shot'} <= record['metrics'].keys() and record['params']['width']==64
-    t = read_teacher(tmp_path/'teacher-clip-s0'/'teacher.safetensors', project=True)
-    assert t(HELD.batch([0, 1], 32)).shape==(2, 64, 8, 8) and len(t.info['classes'])==10
+    file = tmp_path/'teacher-clip-s0'/'teacher.safetensors'
+    assert load_teacher('clip', weights=file)(HELD.batch([0, 1], 32)).shape==(2, 64, 8, 8) and len(read_info(file)['classes'])==10
+    for wrong,why in (('profile=paper', "load_teacher"), ('teacher=zebra', 'vit, clip, clip_large, dino, mae')):
+        refused = call('profile=smoke', wrong)
+        assert refused.returncode!=0 and why in refused.stderr
