@@ -132,14 +132,13 @@ class MultiCrop:
 
 # %% ../nbs/12_pretraining.ipynb #4b302731
 class Prototypes(nn.Module):
-    "DINO's head: an MLP to a short unit vector, and its cosine with K prototypes."
-    def __init__(self, width, hidden=256, dim=64, n=512):
+    "DINO's head, with batch norm: an MLP to a short unit vector, and its cosine with K prototypes."
+    def __init__(self, width, hidden=256, dim=64, n=128):
         super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, dim))
+        layer = lambda a,b: [nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), nn.GELU()]
+        self.mlp = nn.Sequential(*layer(width, hidden), *layer(hidden, hidden), nn.Linear(hidden, dim))
         self.prototypes = nn.Parameter(torch.randn(n, dim))
-        for m in self.mlp:
-            if isinstance(m, nn.Linear): nn.init.trunc_normal_(m.weight, std=.02); nn.init.zeros_(m.bias) # a bias would be the same for all images
-    def forward(self, x, frozen=False):
+    def forward(self, x, frozen=False): # (N, C) -> (N, K)
         w = self.prototypes.detach() if frozen else self.prototypes
         return F.normalize(self.mlp(x).float(), dim=-1) @ F.normalize(w.float(), dim=-1).T
 
@@ -186,7 +185,7 @@ class SelfDistillation(nn.Module):
         with torch.no_grad():
             p = balanced(self.teacher['head'](self.teacher['trunk'](large)), self.sharp).view(b, v, -1)
         z = [self.student['trunk'](x).view(b, -1, self.trunk.embed_dim) for x in (large, small)]
-        s = self.student['head'](torch.cat(z, 1), frozen=step<self.wait)
+        s = self.student['head'](torch.cat(z, 1).flatten(0, 1), frozen=step<self.wait).view(b, -1, p.shape[-1])
         logq = (s/self.soft).log_softmax(-1)
         ce = -torch.einsum('bik,bjk->ij', p, logq)/b # teacher's view i, student's view j
         loss = ce[~torch.eye(*ce.shape, dtype=torch.bool, device=ce.device)].mean()
