@@ -86,6 +86,7 @@ def step_cost(
         with auto(): return p.module(batch(b), step)[0]
     with fake():
         ps = phases()
+        for p in ps.values(): p.module.train()
         n = flops(lambda: [loss(p, 2).backward() for p in ps.values()])//2
         saved = {b:[saved_bytes(lambda: loss(p, b)) for p in ps.values()] for b in (2, 4)} # two images at least, for batch norms
         held = sum(4*count(p.module)+12*sum(q.numel() for q in p.parameters) for p in ps.values()) # 4 bytes a weight; 4 more for its gradient and 8 for two moments where it is trained

@@ -216,7 +216,9 @@ def build(
     if strange := [k for k in changes if k not in row]: raise ValueError(f"The recipe '{name}' has no parameter {', '.join(strange)}; it has {', '.join(row)}.")
     run,kind = SimpleNamespace(**row | changes),RECIPES[name]['notebook']
     with torch.device(device):
-        if kind=='train_vqkd': return student_tokenizer(run, load_teacher(run.teacher, profile='paper', pretrained=False, project=run.project).info.dim)
+        if kind=='train_vqkd':
+            with torch.device('meta'): channels = load_teacher(run.teacher, profile='paper', pretrained=False, project=run.project).info.dim # its shapes alone
+            return student_tokenizer(run, channels)
         if kind=='train_cluster':
             encoder = TeacherEncoder(run.teacher, size=run.teacher_size or teacher_side(run.teacher, run.grid, 'paper'), pretrained=str(device)!='meta', profile='paper', project=run.project)
             quantizer = OnlineCluster if run.rule=='online' else Fixed

@@ -39,7 +39,7 @@ def _perceptual(run): # makes the perceptual loss of fake tensors
     if run.perceptual=='vgg': return lambda: perceptual_vgg(VGG16(), [torch.ones(c) for c in (64, 128, 256, 512, 512)])
     if run.perceptual!='effnet': return lambda: None
     net = perceptual_effnet().net[0]
-    return lambda: perceptual_effnet(faked(net))
+    return lambda: perceptual_effnet(faked(net), size=max(64, run.image_size))
 
 def _rate(run, tokens): # of the network's typical block
     s,b = run.image_size,max(1, min(run.batch_size//world_size(), 64*32**2//run.image_size**2))
@@ -73,7 +73,7 @@ def pixel_cost(
     step = step_cost(phases, batch, run.steps, run.precision)
     if not tokens: step.flops += encode
     with fake(), torch.no_grad():
-        t = copy()
+        t = copy().eval()
         forward = encode+flops(lambda: t.paint(torch.zeros(1, d, h, w) if frozen else t.latents(torch.zeros(1, 3, s, s))))
     parts = {n:count(getattr(tok, n)) for n in _PARTS}
     with torch.device('meta'): parts['discriminator'] = count(discriminator(run)) if run.gan else 0

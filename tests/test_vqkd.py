@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import pytest,torch,torch.nn.functional as F
 import iutok.quantizers.ema as ema
-from iutok.core import seed_everything
+from iutok.core import load_json,resolve,seed_everything
 from iutok.data import Batch,Batches,load_images
 from iutok.distillation import Distil,distil_phase,feature_loss,vqkd_tokenizer
 from iutok.pixels import to_float
@@ -145,3 +145,16 @@ def test_full_size_step_with_a_teacher_of_clips_shape():
     from vqkd import paper_step
     r = paper_step('clip')
     assert fine(r) and r['should']==191 and .5<r['losses']['kd']<1.5 # a cosine of about 0 between random features, and a small commitment
+
+def test_the_ablation_plan_can_be_run_and_its_records_are_of_it():
+    folder = ROOT/'nbs'/'results'/'ablations'
+    plan = load_json(folder/'plan.json')
+    base = resolve(ROOT/'nbs'/'train_vqkd.ipynb', plan['base']['params'], RECIPES)
+    for name,row in plan.items():
+        p = resolve(ROOT/'nbs'/f"{row['notebook']}.ipynb", row['params'], RECIPES)
+        changed = {k for k in p if p[k]!=base[k]}
+        assert changed<={'teacher_size','n_codes','dim'} and len(changed)==1 if row['axis'] not in ('all', "CLIP's projection") else changed<={'teacher','project'}, name
+        if (folder/f'{name}.json').exists():
+            r = load_json(folder/f'{name}.json')
+            assert all(r['params'][k]==v for k,v in row['params'].items()) and not r['git']['dirty'] and {'usage','codebook_perplexity','probe_mean','probe_grid'}<=set(r['metrics'])
+    assert {p.stem for p in folder.glob('*.json')}-{'plan'}<=set(plan)
