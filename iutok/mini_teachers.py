@@ -37,7 +37,7 @@ MINI_TEACHERS = {t.name:t for t in [
     MiniTeacher('vit',        'labels',   64, 4, 2,  0, 'strong',  2800, 64, 2e-3, .5),
     MiniTeacher('clip',       'captions', 64, 4, 2, 64, 'strong',  2800, 64, 2e-3, .5),
     MiniTeacher('clip_large', 'captions', 96, 4, 3, 96, 'strong',  2800, 64, 2e-3, .5),
-    MiniTeacher('dino',       'views',    64, 4, 2,  0, 'none',     600, 64, 1e-3, 0.),
+    MiniTeacher('dino',       'views',    64, 4, 2,  0, 'none',     700, 64, 2e-3, 0.),
     MiniTeacher('mae',        'masking',  64, 4, 2,  0, 'default', 3200, 64, 2e-3, 0.),
 ]}
 
