@@ -54,7 +54,7 @@ def test_lpips_weights_are_five_positive_vectors(tmp_path):
     ws = lpips_weights()
     assert [len(w) for w in ws] == [64, 128, 256, 512, 512] and min(w.min() for w in ws) >= 0
     torch.save({'a': torch.ones(1)}, tmp_path/'other.pth')
-    with pytest.raises(ValueError, match='no LPIPS weights'): lpips_weights(tmp_path/'other.pth')
+    with pytest.raises(ValueError, match="does not hold LPIPS' channel weights"): lpips_weights(tmp_path/'other.pth')
 
 def test_gradient_at_silent_features_is_finite():
     f = torch.zeros(2, 3, 2, 2, requires_grad=True)

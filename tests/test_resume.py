@@ -67,7 +67,8 @@ def test_stopped_twice_is_bit_equal(tmp_path, whole, quantizer, repeat):
 HALF_WRITTEN = '''
 import sys,time,torch
 sys.path.insert(0, {tests!r})
-import test_resume
+import test_resume,signal
+signal.signal(signal.SIGINT, signal.default_int_handler) # a shell's background jobs start with Ctrl-C ignored
 torch.set_num_threads(1)
 save,calls = torch.save,[]
 def slow(state, path): # the third checkpoint stays half written
