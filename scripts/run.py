@@ -1,6 +1,7 @@
 """Execute a runner notebook: check its parameters first, choose its run folder, keep the executed page and the log there.
 
-On several processes: accelerate launch --num_processes N scripts/run.py NOTEBOOK [name=value ...], or torchrun the same way. Each executes the page; the first keeps it."""
+On several GPUs: accelerate launch --num_processes N scripts/run.py NOTEBOOK [name=value ...]; on GPUs or CPUs: torchrun --nproc_per_node N scripts/run.py ...
+(accelerate's launcher makes one process on a machine without GPUs, whatever N is). Each process executes the page; the first keeps it."""
 import ast, sys, textwrap, time
 from pathlib import Path
 from iutok.core import PROFILES, OtherRank, project_root, rank, read_parameters, resolve, run_folder, short_path, world_size
@@ -36,7 +37,7 @@ def usage(name, notebook, declared, given): # every parameter: its value at each
 def main(args):
     nbs = project_root()/'nbs'
     runners = sorted(p.stem for p in nbs.glob('*.ipynb') if '"parameters"' in p.read_text())
-    if not args or args[0] in ('-h','--help'): return print('scripts/run NOTEBOOK [name=value ...]\n\nNotebooks:\n' + '\n'.join(f'  {r}' for r in runners) + '\n\nParameters of one: scripts/run NOTEBOOK --help\nSeveral processes: accelerate launch --num_processes N scripts/run.py NOTEBOOK [name=value ...]')
+    if not args or args[0] in ('-h','--help'): return print('scripts/run NOTEBOOK [name=value ...]\n\nNotebooks:\n' + '\n'.join(f'  {r}' for r in runners) + '\n\nParameters of one: scripts/run NOTEBOOK --help\nSeveral processes: torchrun --nproc_per_node N scripts/run.py NOTEBOOK [name=value ...], on GPUs also accelerate launch --num_processes N ...')
     name,notebook = args[0],nbs/f'{args[0]}.ipynb'
     if name not in runners: fail(f"there is no runner notebook '{name}'. There are: {', '.join(runners)}.")
     declared,_ = read_parameters(notebook)
