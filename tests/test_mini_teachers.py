@@ -51,7 +51,8 @@ def test_every_teacher_knows_more_than_random_weights(quick):
 
 @needs_table
 def test_what_was_asked_for_shows_in_the_mean_feature(quick):
-    assert min(quick[n] for n in ('vit','clip','clip_large'))>max(quick['mae'], quick['dino'])
+    told,found = ([quick[n] for n in names if n in quick] for names in (('vit','clip','clip_large'), ('dino','mae')))
+    assert min(told)>max(found)
 
 def tiny(objective, seed=0): # a run of a few seconds
     return SimpleNamespace(width=16, depth=1, heads=2, project=8 if objective=='captions' else 0, drop=.5 if objective=='labels' else 0., image_size=32, patch=4, transform='none' if objective=='views' else 'strong',
@@ -90,6 +91,5 @@ def test_runner_trains_and_refuses(tmp_path):
     assert {'probe_mean','probe_grid','zero_shot'} <= record['metrics'].keys() and record['params']['width']==64
     file = tmp_path/'teacher-clip-s0'/'teacher.safetensors'
     assert load_teacher('clip', weights=file)(HELD.batch([0, 1], 32)).shape==(2, 64, 8, 8) and len(read_info(file)['classes'])==10
-    for wrong,why in (('profile=paper', "load_teacher"), ('teacher=zebra', 'vit, clip, clip_large, dino, mae')):
-        refused = call('profile=smoke', wrong)
-        assert refused.returncode!=0 and why in refused.stderr
+    refused = call('profile=paper')
+    assert refused.returncode!=0 and 'load_teacher' in refused.stderr
