@@ -187,7 +187,7 @@ def pixel_phases(
     disc,start = discriminator(run) if run.gan else None,round(run.gan_start*run.steps)
     g = Reconstruct(tok, run.l1, run.mse, perceptual or perceptual_loss(run), disc, disc_start=start, gain=run.gan_gain or None, g_weight=run.gan, tokens=tokens, frozen=frozen,
                     warm=round(run.warm*run.steps), gan_loss=run.gan_loss)
-    adam = lambda ps,lr: torch.optim.Adam(ps, lr=lr, betas=tuple(run.betas))
+    adam = lambda ps,lr: torch.optim.Adam(ps, lr=lr, betas=tuple(run.betas), fused=True)
     rate = lambda lr: warmup_cosine(lr, run.steps, round(run.warmup*run.steps), final=lr*run.lr_final)
     phases = dict(g=Phase(g, adam(g.trainable, run.lr), rate(run.lr)))
     if disc is not None:

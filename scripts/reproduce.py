@@ -39,13 +39,16 @@ def main():
     ap = argparse.ArgumentParser(prog='scripts/reproduce')
     ap.add_argument('--profile', default='mini', choices=PROFILES)
     ap.add_argument('--cores', type=int, default=os.cpu_count())
+    ap.add_argument('--teachers', type=lambda s: s.split(','), help='of VQ-KD and Cluster, e.g. effnet,dino; default: a row for each that the profile has')
+    ap.add_argument('--seeds', type=lambda s: [int(x) for x in s.split(',')], help='of tokenizers and proposal networks, e.g. 0 or 0,1,2; default: 0,1 (paper: 3407)')
+    ap.add_argument('--data_root', help='folder of ImageNet, for the profile paper')
     ap.add_argument('overrides', nargs='*', help='NOTEBOOK.parameter=value')
     a = ap.parse_args()
     folder = ROOT/'runs'/a.profile
     folder.mkdir(parents=True, exist_ok=True)
     path = folder/'workflow.log'
     config = folder/'workflow.json' # a file keeps the types that a command line would lose
-    config.write_text(json.dumps(dict(profile=a.profile, overrides=overrides(a.overrides))))
+    config.write_text(json.dumps(dict(profile=a.profile, teachers=a.teachers, seeds=a.seeds, data_root=a.data_root, overrides=overrides(a.overrides))))
     cmd = [sys.executable, '-m', 'snakemake', '-s', str(ROOT/'scripts'/'Snakefile'), '--directory', str(folder), '--cores', str(a.cores), '--keep-going', '--rerun-incomplete', '--nolock',
            '--rerun-triggers', 'mtime', 'params', 'input', '--configfile', str(config)]
     print(f'The main job, profile {a.profile}, on {a.cores} cores. Finished runs are kept in runs/{a.profile}; the workflow\'s log is runs/{a.profile}/workflow.log.', flush=True)
