@@ -326,7 +326,7 @@ def test_offline(monkeypatch, tmp_path):
         with pytest.raises(ValueError, match=f'could not be fetched.*{file}.*weights=PATH'): load_teacher(name, profile='paper')
     with pytest.raises(ValueError, match='open_clip_model.safetensors of .*timm/vit_base_patch16_clip_224.openai'): load_text_tower('clip')
 
-def test_cached_features(tmp_path):
+def test_cached_features(tmp_path, monkeypatch):
     class Fake(nn.Module):
         calls,size,fast,gain = 0,8,False,1
         info = Teacher('timm:a/b@2', '', 'block 2', 1, 1, 8, (0.,), (1.,), '', hash='h')
@@ -337,11 +337,15 @@ def test_cached_features(tmp_path):
     get('a'); assert t.calls==2
     t.size = 4; get('a'); assert t.calls==4
     t.info = replace(t.info, feature='block 3'); get('a'); assert t.calls==6
+    with monkeypatch.context() as m: # features are computed in another way from now on
+        m.setattr(T, 'FEATURES_VERSION', T.FEATURES_VERSION+1)
+        get('a'); assert t.calls==8
+    get('a'); assert t.calls==8
     with pytest.raises(ValueError, match='hold 10 images, expected 11'): get('c', 11)
     with pytest.raises(ValueError, match='more than the 9 images'): get('c', 9)
     t.gain = 1000
     with pytest.raises(ValueError, match='beyond half precision'): get('d')
-    assert len(list(tmp_path.iterdir()))==3, 'nothing half-written may stay'
+    assert len(list(tmp_path.iterdir()))==4, 'nothing half-written may stay'
 
 def test_text_tower_refuses(tmp_path, small):
     with pytest.raises(ValueError, match="no text tower for 'dino'"): load_text_tower('dino')
