@@ -160,7 +160,7 @@ def test_resume_in_another_process_gives_the_same_batches(train, tmp_path):
     code = ("import sys, torch; from iutok.data import *; b = Batches(load_images().take(40), 32, 16, 'default', seed=5);"
             "torch.save([tuple(x) for x in b.loader(3, 6, workers=2)], sys.argv[1])")
     subprocess.run([sys.executable, '-c', code, tmp_path/'b.pt'], check=True, cwd=Path(__file__).parents[1])
-    for t, x in zip(range(3, 6), torch.load(tmp_path/'b.pt')): assert same(x, b[t])
+    for t, x in zip(range(3, 6), torch.load(tmp_path/'b.pt', weights_only=True)): assert same(x, b[t])
 
 def test_batches_use_no_shared_random_numbers(train):
     b = Batches(train.take(40), 32, 16, 'strong')
