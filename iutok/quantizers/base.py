@@ -82,8 +82,8 @@ class Quantizer(nn.Module):
     def assign(self,
         x:Tensor, # (N, D) float32 latents
     )->Tensor:    # (N,) int64
-        "Ids of a list of vectors."
-        raise NotImplementedError
+        "Ids of a list of vectors; every quantizer has its own rule."
+        raise NotImplementedError(f'{type(self).__name__} must define assign: (N, D) latents -> (N,) ids.')
 
     def lookup(self,
         idx:Tensor, # (...) int64
