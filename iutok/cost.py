@@ -124,7 +124,7 @@ def _n(v): return f'{v:,.0f}' if v>=100 else f'{v:.2g}'
 class Cost:
     "The table that a runner notebook shows before it trains."
     parameters:dict  # part -> number of parameters
-    forward:int      # FLOPs per image, image to codes to image
+    forward:int      # FLOPs per image, to codes and from there to an image or to features
     step:StepCost    # per image
     steps:int        # optimiser steps
     batch_size:int   # images per step, over all processes
