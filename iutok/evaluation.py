@@ -80,7 +80,7 @@ def score_tokenizer(
 
 # %% ../nbs/74_evaluation.ipynb #a69ace94
 def score_samples(
-    tok:Tokenizer,       # whose codes the network speaks
+    tok:Tokenizer,       # whose codes the network predicts
     ar:AR,               # a trained proposal network
     held:ImageSet,       # the reference; its labels are asked for
     extractor:Extractor, # whose features the distances compare
