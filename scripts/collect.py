@@ -1,18 +1,25 @@
 "Copy what a page shows, and nothing more, from the run folders into nbs/results/."
 import shutil, sys
+from pathlib import Path
 import pandas as pd
+from PIL import Image
+from iutok.analysis import label
 from iutok.core import PROFILES, load_json, project_root, save_json
 
 PAGES = dict( # page -> the tokenizers it compares, as patterns of run names
     losses=['vqgan-pixel-s?', 'vqgan-perceptual-s?', 'vqgan-gan-s?', 'vqgan-gentle-s?', 'vqgan-both-s?'],
     codebooks=['vqgan-k1024-*-s?', 'cvqvae-k1024-*-s?'])
 
-def rows_of_table(runs, out): # the rows of table 1, and every run behind them
-    names = list(load_json(runs/'table1_tokenizers'/'record.json')['uses'])
+def rows_of_table(runs, out): # the rows of table 1, the pictures of its first seed, and every run behind them
+    names,seen = list(load_json(runs/'table1_tokenizers'/'record.json')['uses']),set()
     for n in names:
+        if (tokenizer := label(load_json(runs/n/'record.json'))) in seen: continue
+        seen.add(tokenizer)
         (out/n).mkdir(parents=True)
-        for f in ('reconstructions.png','samples-small-s0.png','patches.png','codebook.png'): shutil.copy(runs/n/f, out/n/f)
-    shutil.copy(runs/'table1_tokenizers.csv', out/'table1_tokenizers.csv')
+        for f in ('strip.png','reconstructions.png','patches.png'): shutil.copy(runs/n/f, out/n/f)
+        made = Image.open(sorted((runs/n).glob('samples-*'))[-1]) # of the small network where there is one
+        made.crop((0, 0, made.width//2, made.height)).quantize(32).save(out/n/'samples.png', optimize=True)
+    for f in ('table1_tokenizers.csv','table1_tokenizers/tokenizers.png'): shutil.copy(runs/f, out/Path(f).name)
     def behind(n): # names of the runs that a run builds on, itself included
         return {n}.union(*(behind(u['run']) for u in load_json(runs/n/'record.json')['uses'].values()))
     return names,sorted(behind('table1_tokenizers'))

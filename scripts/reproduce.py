@@ -1,5 +1,5 @@
 "Run the workflow of the main job, show how far it is, and print the table."
-import argparse, fcntl, json, os, re, signal, subprocess, sys, time
+import argparse, fcntl, json, os, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 from iutok.core import PROFILES, load_json, project_root, resolve
 from iutok.recipes import RECIPES
@@ -86,8 +86,8 @@ def main():
     from iutok.analysis import show_table
     p = load_json(folder/'table1_tokenizers'/'record.json')['protocol']
     df = pd.read_csv(folder/'table1_tokenizers.csv')
-    print(show_table(df, p['fd']).to_string())
-    print(f"\n{p['fd']}: features of {p['extractor']}, {p['n_images']:,} images against {p['n_reference']:,} of {p['reference']}. ± is half the distance between two seeds of the proposal network.")
+    print(show_table(df, p['fd']).to_string(line_width=shutil.get_terminal_size((160, 24)).columns))
+    print(f"\n{p['fd']}: features of {p['extractor']}, {p['n_images']:,} images against {p['n_reference']:,} of {p['reference']}. ± is half the distance between the extremes of several seeds.")
     print(f"Table: runs/{a.profile}/table1_tokenizers.csv\nReport: runs/{a.profile}/report.html\nDone in {clock(time.time()-began)}.")
 
 if __name__=='__main__': main()

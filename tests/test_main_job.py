@@ -41,27 +41,28 @@ def done(clone): # killed when its first runs are finished, called again
 def records(clone): return {p.parent.name:json.loads(p.read_text()) for p in (clone/'runs'/'smoke').glob('*/record.json')}
 
 def test_prints_the_table_and_names_the_report(clone, done):
-    for word in ('VQGAN','CVQ-VAE','FSQ','VQ-KD','Cluster','codebook usage','AR PPL, small','gFD-fashion, large','class consistency','linear probe','PSNR'): assert word in done, word
+    for word in ('VQGAN','CVQ-VAE','FSQ','VQ-KD','Cluster','usage','AR, small','AR, large','PPL ↓','gFD-fashion ↓','consistency ↑','probe, grid','PSNR'): assert word in done, word
     page = (clone/'runs'/'smoke'/'report.html').read_text()
     assert page.count('data:image/png') >= 16 and 'http' not in re.sub('xmlns="[^"]*"', '', page)
 
 def test_five_rows_and_no_empty_cell(clone, done):
     rows = list(csv.DictReader((clone/'runs'/'smoke'/'table1_tokenizers.csv').open()))
     assert [r['tokenizer'] for r in rows]==['VQGAN','CVQ-VAE','FSQ','VQ-KD (effnet)','Cluster (effnet)']
-    assert all(v!='' for r in rows for v in r.values())
-    assert all(int(r['seeds_small'])>=2 and int(r['seeds_large'])>=1 for r in rows)
+    alone = {f'{k}_large_spread' for k in ('ppl','gfd','isc','class_consistency')} & rows[0].keys() # the large network has one seed
+    assert all(v!='' for r in rows for k,v in r.items()) and not alone
+    assert all((r['seeds'], r['seeds_small'], r['seeds_large'])==('2', '2', '1') for r in rows)
 
 def test_records_say_what_they_were(clone, done):
     rs = records(clone)
-    assert len(rs)==28
+    assert len(rs)==10+4+15+10+1 # tokenizers, decoders, networks, scores, the table
     for r in rs.values():
         assert {'id','params','metrics','git','versions','hardware','seconds','uses','profile'} <= set(r)
         assert str(clone) not in json.dumps(r)
-    ar = rs['vqkd-effnet-s0-decoder-ar-small-s1']
-    assert ar['uses']['tokenizer']['id']==rs['vqkd-effnet-s0-decoder']['id'] and ar['seed']==1
+    ar = rs['vqkd-effnet-s1-decoder-ar-small-s1']
+    assert ar['uses']['tokenizer']['id']==rs['vqkd-effnet-s1-decoder']['id'] and ar['seed']==1==rs['vqkd-effnet-s1-decoder']['seed']
     frozen = [r['frozen'] for k,r in rs.items() if k.endswith('-ar-small-s0')]
     assert len(frozen)==5 and all(f==frozen[0] for f in frozen)
-    assert rs['vqgan-s0-ar-small-s0']['frozen']['order']!=rs['vqgan-s0-ar-small-s1']['frozen']['order']
+    assert rs['vqgan-s0-ar-small-s0']['frozen']['order']!=rs['vqgan-s1-ar-small-s1']['frozen']['order']
 
 def test_a_second_call_runs_nothing(clone, done):
     before = {k:r['finished'] for k,r in records(clone).items()}
@@ -70,18 +71,28 @@ def test_a_second_call_runs_nothing(clone, done):
     assert {k:r['finished'] for k,r in records(clone).items()}==before
     assert 'Cluster' in out and 'Nothing to be done' in (clone/'runs'/'smoke'/'workflow.log').read_text()
 
-def planned(clone, **overrides): # folders of the runs that a call would make
+def planned(clone, profile='smoke', overrides={}, **choice): # folders of the runs that a call would make
     config = clone/'planned.json'
-    config.write_text(json.dumps(dict(profile='smoke', overrides=overrides)))
-    r = subprocess.run([sys.executable, '-m', 'snakemake', '-s', str(clone/'scripts'/'Snakefile'), '--directory', str(clone/'runs'/'smoke'), '--cores', '1', '--dry-run',
+    config.write_text(json.dumps(dict(profile=profile, overrides=overrides) | choice))
+    (clone/'runs'/profile).mkdir(parents=True, exist_ok=True)
+    r = subprocess.run([sys.executable, '-m', 'snakemake', '-s', str(clone/'scripts'/'Snakefile'), '--directory', str(clone/'runs'/profile), '--cores', '1', '--dry-run',
                         '--rerun-triggers', 'mtime', 'params', 'input', '--configfile', str(config)], cwd=clone, env=os.environ | dict(PYTHONPATH=str(clone)), capture_output=True, text=True)
     assert r.returncode==0, r.stdout[-2000:]+r.stderr[-2000:]
     return set(re.findall(r'output: (\S+)/record.json', r.stdout+r.stderr))
 
 def test_a_changed_parameter_reruns_what_depends_on_it(clone, done):
     assert planned(clone)==set()
-    assert planned(clone, train_fsq=dict(steps=21))=={'fsq-s0','fsq-s0-ar-small-s0','fsq-s0-ar-small-s1','fsq-s0-ar-large-s0','fsq-s0-scores','table1_tokenizers'}
-    assert planned(clone, evaluate=dict(temperature=.9))=={f'{n}-scores' for n in ('vqgan-s0','cvqvae-s0','fsq-s0','vqkd-effnet-s0-decoder','cluster-effnet-s0-decoder')} | {'table1_tokenizers'}
+    assert planned(clone, overrides=dict(train_fsq=dict(steps=21)))=={'fsq-s0','fsq-s0-ar-small-s0','fsq-s0-ar-large-s0','fsq-s0-scores','fsq-s1','fsq-s1-ar-small-s1','fsq-s1-scores','table1_tokenizers'}
+    assert planned(clone, overrides=dict(evaluate=dict(temperature=.9)))=={f'{n}-scores' for s in (0, 1) for n in (f'vqgan-s{s}',f'cvqvae-s{s}',f'fsq-s{s}',f'vqkd-effnet-s{s}-decoder',f'cluster-effnet-s{s}-decoder')} | {'table1_tokenizers'}
+
+def test_every_profile_has_its_rows(clone):
+    mini = planned(clone, 'mini')
+    rows = {n.removesuffix('-scores') for n in mini if n.endswith('-scores')}
+    assert rows=={f'{t}-s{s}' for t in ('vqgan','cvqvae','fsq') for s in (0, 1)} | {f'{k}-{t}-s{s}-decoder' for k in ('vqkd','cluster') for t in ('effnet','clip','vit','dino','mae') for s in (0, 1)}
+    assert {n for n in mini if '-ar-' in n}=={f'{r}-ar-{z}' for r in rows for z in (('small-s0','large-s0') if '-s0' in r else ('small-s1',))}
+    paper = planned(clone, 'paper', data_root='IMAGENET')
+    assert {n for n in paper if n.startswith('vqkd') and n.endswith('-scores')}=={f'vqkd-{t}-s3407-decoder-scores' for t in ('clip','vit','dino','mae')} and 'vqgan-s3407-ar-llama_medium-s3407' in paper
+    assert planned(clone, 'mini', teachers=['clip_large'], seeds=[5])>{'vqkd-clip_large-s5-decoder-ar-large-s5','cluster-clip_large-s5-decoder-scores','vqgan-s5'}
 
 def test_a_default_changed_in_a_notebook_reruns_too(clone, done):
     nb = clone/'nbs'/'train_decoder.ipynb'
@@ -95,7 +106,7 @@ def test_a_default_changed_in_a_notebook_reruns_too(clone, done):
 def test_rows_that_differ_in_more_than_the_tokenizer_are_refused(clone, done):
     from iutok.analysis import table1
     rows = [records(clone)[f'{n}-scores'] for n in ('vqgan-s0','fsq-s0')]
-    rows[1]['frozen']['small-s0']['budget']['steps'] = 99
+    rows[1]['frozen']['small-s0']['budget']['steps'] = 99 # both of seed 0
     with pytest.raises(ValueError, match='cannot stand in one table: small-s0.budget.steps is 20 and 99'): table1(rows)
 
 @pytest.mark.parametrize('words,message', [

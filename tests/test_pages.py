@@ -24,10 +24,10 @@ def test_results_are_small_and_say_how_they_were_made(folder):
 def test_the_readme_shows_the_stored_records():
     rows = load_json(RESULTS/'table1_mini'/'records.json')
     shown = show_table(table1(rows), rows[0]['protocol']['fd']) # raises unless everything but the tokenizer was equal
-    readme = (ROOT/'README.md').read_text()
+    readme = (ROOT/'README.md').read_text().splitlines()
     for name,line in shown.iterrows():
-        cells = next(l for l in readme.splitlines() if l.startswith(f'| {name} ')).strip('| ').split('|')[1:]
-        assert [c.strip() for c in cells]==list(line), name
+        cells,values = [c.strip() for c in next(l for l in readme if l.startswith(f'| {name} ')).strip('| ').split('|')[1:]],iter(line)
+        assert len(cells)>=8 and all(c in values for c in cells), name # in the order of the table
 
 @pytest.fixture(scope='module')
 def alone(tmp_path_factory): # a tokenizer nobody trained, scored without proposal networks
@@ -50,7 +50,7 @@ def test_a_tokenizer_is_scored_without_networks(alone):
     assert r['generations']==[] and r['frozen']['samples'] is None and r['trained']['seed']==3 and r['metrics']['seconds']==1.5
     df = table1([r])
     assert df.rfd[0]==r['metrics']['rfd']>1 and not any(c.startswith(('ppl', 'gfd')) for c in df)
-    assert 'PSNR, dB ↑' in show_table(df).index and runs_frame({'FSQ':[r]}).seed.tolist()==[3]
+    assert ('reconstruction','PSNR, dB ↑') in show_table(df) and runs_frame({'FSQ':[r]}).seed.tolist()==[3]
 
 def test_the_strip_is_the_images_pixel_by_pixel(alone):
     from iutok.data import load_images
