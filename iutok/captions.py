@@ -13,7 +13,7 @@ import numpy as np, torch
 from torch import Tensor,nn
 
 # %% ../nbs/11_captions.ipynb #f529c598
-TONES = ('dark', 'grey', 'bright')
+TONES = ('dark', 'grey', 'bright') # words for brightness, by tercile
 
 def brightness(
     u8:Tensor,    # (B, 3, H, W) uint8 images
@@ -35,7 +35,7 @@ def tone_cuts(
     return b.quantile(torch.tensor([1/3, 2/3])).tolist()
 
 # %% ../nbs/11_captions.ipynb #8806f173
-TEMPLATES = ('a photo of {a}.', 'a picture of one {}.', '{}', 'this is {a}.', 'a small image of {a}.', '{a} in front of nothing.')
+TEMPLATES = ('a photo of {a}.', 'a picture of one {}.', '{}', 'this is {a}.', 'a small image of {a}.', '{a} in front of nothing.') # {} is the name, {a} the name after its article
 
 def class_names(
     label:str, # a class as the data set calls it, e.g. 'T-shirt/top' or 'ankle_boot'
@@ -47,7 +47,7 @@ def sentence(
     template:str, # with {} for the name, or {a} for the name after its article
     name:str,     # what is shown
 )->str:
-    "A template with its gap filled."
+    "A template with the name filled in."
     return template.format(name, a=f"{'an' if name[0] in 'aeiou' else 'a'} {name}")
 
 class Words:
@@ -86,7 +86,8 @@ class Captions:
         self.tokens = self.words(self.texts).view(-1, 1+len(TONES), len(TEMPLATES), length)
         self.first = np.cumsum([0]+[len(n) for n in self.names]) # row of a class's first name
 
-    def tones(self, u8): return torch.bucketize(brightness(u8), self.cuts.to(u8.device))
+    def tones(self, u8): # (B, 3, H, W) uint8 -> (B,) int64, index in TONES
+        return torch.bucketize(brightness(u8), self.cuts.to(u8.device))
 
     def draw(self,
         y:Tensor,      # (B,) int64 classes
@@ -139,6 +140,6 @@ def text_tower(
     heads:int=2,   # its attention heads
     dim:int=64,    # of the joint space
 )->nn.Module:      # (B, L) int64 -> (B, dim)
-    "open_clip's text transformer, small."
+    "open_clip's text transformer (CLIP, arXiv 2103.00020), small."
     from open_clip.transformer import TextTransformer
     return TextTransformer(context_length=length, vocab_size=words, width=width, heads=heads, layers=depth, output_dim=dim)

@@ -58,7 +58,7 @@ def sample_vectors(
     seed:int=0,     # of the draw
     path:str|Path=None, # keep them in this .npy file, as float16, instead of memory; made once
 )->'Tensor|Pieces': # (n, C) float32, or the pieces of the file
-    "Feature vectors drawn without replacement from all positions of all images, in one pass."
+    "Feature vectors drawn without replacement from all positions of all images, in one pass. Raises ValueError when the maps hold another number of positions than they say."
     if path is not None and Path(path).exists(): return Pieces(Path(path))
     N,(_,C,h,w) = len(features),next(_maps(features)).shape
     at = np.sort(np.random.default_rng(seed).choice(N*h*w, min(n, N*h*w), replace=False))

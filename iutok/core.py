@@ -21,7 +21,7 @@ import numpy as np, torch
 # %% ../nbs/00_core.ipynb #bf42a9bd
 def seed_everything(
     seed:int,   # the run's seed, 0 or more
-    rank:int=0, # index of this process
+    rank:int=0, # index of this process, 0 or more
 )->int:         # the seed that was used
     "Seed python, numpy and torch (CPU and GPUs) with `seed + rank`."
     s = seed+rank
@@ -39,14 +39,14 @@ def local_rank()->int: # 0 for the first on each machine
     "Index of this process among those on its machine."
     return int(os.environ.get('LOCAL_RANK', 0))
 
-def world_size()->int:
+def world_size()->int: # 1 for a run of one process
     "Number of processes of the run."
     return int(os.environ.get('WORLD_SIZE', 1))
 
 class OtherRank(Exception): "The end of the notebook for a process that is not the first; no error."
 
 def first_rank_only():
-    "After training: the first process goes on to write the results, the others end here (`scripts/run.py` takes that for success)."
+    "After training: the first process goes on to write the results; in the others this raises OtherRank, which `scripts/run.py` takes for success."
     if rank(): raise OtherRank(f'rank {rank()} of {world_size()} has trained; the first one writes the results')
 
 # %% ../nbs/00_core.ipynb #4910dd4d
@@ -54,7 +54,7 @@ def atomic(
     path:str|Path,               # file to write; its folder is created
     write:Callable[[Path],None], # called with a temporary path in the same folder
 )->Path:                         # the final path
-    "Let `write` fill a temporary file, then move it to `path` in one step."
+    "Let `write` fill a temporary file, then move it to `path` in one step. What `write` raises passes through; `path` is then as it was."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix=path.suffix)
@@ -76,7 +76,7 @@ def save_json(
     path:str|Path, # file to write
     obj:Any,       # anything JSON can hold, numpy and torch numbers included
 )->Path:
-    "Write `obj` as indented JSON, atomically."
+    "Write `obj` as indented JSON, atomically. Raises TypeError for what JSON cannot hold."
     return atomic(path, lambda p: p.write_text(json.dumps(obj, indent=1, default=_plain)+'\n'))
 
 def once(
@@ -91,7 +91,7 @@ def once(
 
 def load_json(
     path:str|Path, # file to read
-)->Any:
+)->Any:         # what it holds
     "Read a JSON file; a missing or broken one raises a ValueError that names it."
     path = Path(path)
     if not path.exists(): raise ValueError(f'{path} does not exist.')
@@ -101,7 +101,7 @@ def load_json(
 def fingerprint(
     *parts:Any, # JSON-able values, bytes or arrays
 )->str:         # 12 hexadecimal digits
-    "Short SHA-256 of some values, the same on every machine."
+    "Short SHA-256 of some values, the same on every machine. Raises TypeError for what JSON cannot hold."
     h = hashlib.sha256()
     for p in parts:
         if isinstance(p, torch.Tensor): p = p.detach().cpu().contiguous().numpy()
@@ -128,7 +128,7 @@ def short_path(
 
 def find_path(
     path:str|Path, # absolute, or relative to the working directory or to the project
-)->Path:
+)->Path:        # the first of the two that exists
     "An existing path; a ValueError names the places that were tried."
     tries = [Path(path), project_root()/path]
     for p in tries:
@@ -151,7 +151,7 @@ class Parameter:
 def parse_parameters(
     source:str, # text of a parameters cell
 )->dict[str,Parameter]:
-    "The annotated literals of a cell, by name."
+    "The annotated literals of a cell, by name. Raises SyntaxError for what is not Python."
     lines,out = source.splitlines(),{}
     for n in ast.parse(source).body:
         if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and isinstance(n.value, _LITERAL):
@@ -164,7 +164,7 @@ def check_parameters(
     declared:dict[str,Parameter],  # what the notebook takes
     notebook:str='this notebook',  # its name, for the message
 )->dict:                           # `given`, checked
-    "Refuse unknown names and values of the wrong type, with the list of right ones."
+    "Raise a ValueError for unknown names and values of the wrong type, with the list of right ones."
     takes = '\n'.join(f'  {p.name}:{p.type} = {p.default!r}  # {p.help}' for p in declared.values())
     for k,v in given.items():
         if k not in declared:
@@ -197,7 +197,7 @@ def fill_sizes(
     recipes:dict={},         # named rows of values; `params['recipe']` chooses one
     notebook:str='notebook', # its name, for messages
 )->dict:                     # the same with every None filled that sizes or recipe know
-    "Put the profile's value where a parameter was left None, else the recipe's."
+    "Put the profile's value where a parameter was left None, else the recipe's. Raises ValueError for sizes or recipes that do not fit the notebook."
     i,out = PROFILES.index(params['profile']),dict(params)
     wrong = [k for k in sizes if k not in params or len(sizes[k]) not in (2, 3)]
     if wrong: raise ValueError(f"sizes must name parameters and give (smoke, mini) or (smoke, mini, paper); wrong: {', '.join(wrong)}")
@@ -212,7 +212,7 @@ def _tagged(nb, tag): return ['\n'.join([''.join(c['source'])]) for c in nb['cel
 def read_parameters(
     notebook:str|Path, # a runner notebook
 )->tuple[dict[str,Parameter],dict]: # declared parameters, sizes
-    "What a runner notebook takes, read from its tagged cells without running it."
+    "What a runner notebook takes, read from its tagged cells without running it. Raises ValueError unless exactly one cell is tagged `parameters`."
     cells = load_json(notebook)
     ps = _tagged(cells, 'parameters')
     if len(ps)!=1: raise ValueError(f"{notebook} has {len(ps)} cells tagged 'parameters'; a runner notebook has one.")
@@ -227,7 +227,7 @@ def resolve(
     given:dict={},     # parameters somebody asked for
     recipes:dict={},   # named rows of values, `iutok.recipes.RECIPES`
 )->dict:               # name -> value for every parameter
-    "Every value a run of `notebook` would use; unknown names and recipes and wrong types raise."
+    "Every value a run of `notebook` would use; unknown names and recipes and wrong types raise a ValueError."
     declared,sizes = read_parameters(notebook)
     check_parameters(given, declared, Path(notebook).stem)
     return fill_sizes({k:p.default for k,p in declared.items()} | given, sizes, recipes, Path(notebook).stem)
@@ -250,7 +250,7 @@ def _cpu():
     return names[0] if names else platform.processor() or platform.machine()
 
 def environment()->dict:
-    "Commit (and whether the tree had changes), package versions, hardware."
+    "Commit (and whether the tree had changes), package versions, hardware; None for what cannot be found out."
     return dict(
         git=dict(commit=_git('rev-parse', 'HEAD'), dirty=bool(_git('status', '--porcelain', '--untracked-files=no', '--', 'iutok', 'nbs', 'scripts'))),
         versions=dict(python=platform.python_version(), **{p:_version(p) for p in PACKAGES}),
@@ -313,7 +313,7 @@ class Run:
 
 def read_record(
     path:str|Path, # a run's folder, or its record.json
-)->dict:
+)->dict:        # the record, with the run's folder under `folder`
     "The record of a finished run; an unfinished one raises a ValueError that says how to finish it."
     p = find_path(path)
     f = p if p.is_file() else p/'record.json'
@@ -323,7 +323,7 @@ def read_record(
 def run_folder(
     params:dict, # every parameter's value, `name`, `run_root` and `profile` among them
 )->Path:         # RUN_ROOT/NAME
-    "Where a run with these parameters writes. `name` is a format string: 'vqkd-{teacher}-s{seed}', or '{tokenizer_name}-decoder' with the folder name of a run it uses."
+    "Where a run with these parameters writes. `name` is a format string: 'vqkd-{teacher}-s{seed}', or '{tokenizer_name}-decoder' with the folder name of a run it uses; a ValueError where it is not."
     root = Path(params['run_root']) if params.get('run_root') else project_root()/'runs'/params['profile']
     names = {f'{k}_name':Path(v).name for k,v in params.items() if isinstance(v, str)}
     try: return root/params['name'].format(**params, **names)
@@ -333,8 +333,8 @@ def start_run(
     notebook:str,      # stem of the notebook, e.g. 'train_vqkd'
     ns:dict,           # the notebook's `globals()`
     recipes:dict={},   # named rows of values, `iutok.recipes.RECIPES`
-)->Run:
-    "Check and fill the parameters of this notebook, make its folder, seed everything."
+)->Run:               # with every parameter filled
+    "Check and fill the parameters of this notebook, make its folder, seed everything. Raises ValueError for unknown names, wrong types and recipes that do not fit."
     declared,given = {},{}
     for source in ns['In']: # what was executed: the parameters cell, papermill's own cell after it, ...
         try: body = ast.parse(source).body

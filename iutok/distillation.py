@@ -49,7 +49,7 @@ def vqkd_tokenizer(
 
 # %% ../nbs/36_distillation.ipynb #8c5b199f
 class Distil(nn.Module):
-    "Phase of student encoder, quantizer and feature decoder: predict the teacher's features."
+    "Phase of student encoder, quantizer and feature decoder: predict the teacher's features (arXiv:2208.06366). Raises ValueError for a tokenizer without a feature_decoder."
     def __init__(self,
         tok:Tokenizer,      # with a feature_decoder; trained in place
         features:Callable,  # batch -> (B, C, h, w) the teacher's features of its images

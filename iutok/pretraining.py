@@ -50,8 +50,10 @@ def pixel_stats(
     return tuple(round(v, 4) for v in x.mean((0, 2, 3)).tolist()),tuple(round(v, 4) for v in x.std((0, 2, 3)).tolist())
 
 class Pixels(nn.Module):
-    "Bytes to normalised pixels."
-    def __init__(self, mean, std):
+    "Bytes (B, 3, H, W) to normalised pixels (u/255 - mean)/std, float32."
+    def __init__(self,
+        mean:tuple, # per channel, of pixels in [0, 1]
+        std:tuple): # per channel
         super().__init__()
         self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1)); self.register_buffer('std', torch.tensor(std).view(3, 1, 1))
     def forward(self, u8): return (u8.float()/255-self.mean)/self.std
@@ -84,8 +86,8 @@ class Contrastive(nn.Module):
         self.trunk,self.pixels,self.text,self.loss = trunk,pixels,text,ClipLoss()
         self.log_scale = nn.Parameter(torch.tensor(math.log(1/.07))) # of the logits, learned
 
-    def embed_text(self, tokens): return F.normalize(self.text(tokens).float(), dim=-1)
-    def embed_images(self, u8): return F.normalize(self.trunk(self.pixels(u8)).float(), dim=-1)
+    def embed_text(self, tokens): return F.normalize(self.text(tokens).float(), dim=-1) # (B, L) -> (B, E), unit length
+    def embed_images(self, u8): return F.normalize(self.trunk(self.pixels(u8)).float(), dim=-1) # (B, 3, S, S) uint8 -> (B, E), unit length
 
     def forward(self, batch, step=0):
         scale = self.log_scale.clamp(max=math.log(100)).exp()
@@ -133,7 +135,11 @@ class MultiCrop:
 # %% ../nbs/12_pretraining.ipynb #4b302731
 class Prototypes(nn.Module):
     "DINO's head, with batch norm: an MLP to a short unit vector, and its cosine with K prototypes."
-    def __init__(self, width, hidden=256, dim=64, n=128):
+    def __init__(self,
+        width:int,      # C, channels in
+        hidden:int=256, # width of the two hidden layers
+        dim:int=64,     # of the unit vector
+        n:int=128):     # K, prototypes
         super().__init__()
         layer = lambda a,b: [nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), nn.GELU()]
         self.mlp = nn.Sequential(*layer(width, hidden), *layer(hidden, hidden), nn.Linear(hidden, dim))
@@ -147,7 +153,7 @@ def balanced(
     temperature:float, # small ones sharpen
     rounds:int=3,      # of making columns equal, then rows
 )->Tensor:             # (N, K) probabilities; every prototype gets about N/K
-    "Sharpen and centre over the batch (Sinkhorn-Knopp)."
+    "Sharpen and centre over the batch (Sinkhorn-Knopp, as in DINOv2, arXiv 2304.07193)."
     z = scores.float()/temperature
     for _ in range(rounds):
         z = z-z.logsumexp(0, keepdim=True)
@@ -174,7 +180,7 @@ class SelfDistillation(nn.Module):
     def trunk(self): return self.teacher['trunk'] # the better of the two
 
     @torch.no_grad()
-    def follow(self, step):
+    def follow(self, step): # step (from 0): move the teacher towards the student
         m = 1-(1-self.momentum)*(1+math.cos(math.pi*step/self.steps))/2
         for t,s in zip(self.teacher.parameters(), self.student.parameters()): t.lerp_(s, 1-m)
 
@@ -201,7 +207,12 @@ def patchify(
     b,c,h,w = x.shape
     return x.view(b, c, h//p, p, w//p, p).permute(0, 2, 4, 3, 5, 1).reshape(b, -1, p*p*c)
 
-def unpatchify(x, p, side): # (B, N, p*p*C) -> (B, C, side, side)
+def unpatchify(
+    x:Tensor, # (B, N, p*p*C) patches of a square image, row by row
+    p:int,    # pixels per side of a patch
+    side:int, # pixels per side of the image
+)->Tensor:    # (B, C, side, side)
+    "The inverse of `patchify` for square images."
     g = side//p
     return x.view(len(x), g, g, p, p, -1).permute(0, 5, 1, 3, 2, 4).reshape(len(x), -1, side, side)
 

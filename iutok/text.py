@@ -19,7 +19,7 @@ class TextTower(nn.Module):
     "Sentences to unit vectors in the space of a teacher's projected features."
     def __init__(self,
         net:nn.Module, # an open_clip model
-        tokenize,      # its tokenizer: list of sentences -> (B, L) ids
+        tokenize,      # its tokenizer: list of sentences -> (B, L) int64 ids
         info:Teacher): # the teacher it belongs to
         super().__init__()
         self.net,self.tokenize,self.info = net.eval().requires_grad_(False),tokenize,info
@@ -28,7 +28,7 @@ class TextTower(nn.Module):
     def forward(self,
         texts:list[str], # sentences; what is beyond the context length is cut
     )->Tensor:           # (B, D) float32 unit vectors
-        "Embed sentences."
+        "Embed sentences. Raises ValueError for a bare string."
         if isinstance(texts, str): raise ValueError('A text tower takes a list of sentences; pass [text].')
         return self.net.encode_text(self.tokenize(texts).to(next(self.net.parameters()).device), normalize=True).float()
 

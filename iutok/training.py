@@ -25,14 +25,16 @@ def warmup_cosine(
     final:float=0.,  # rate at the end, absolute
     first:float=0.,  # rate at step 0 of a warm-up, absolute
 )->Callable[[int],float]: # step (from 0) -> learning rate
-    "Linear warm-up, then half a cosine (the curve of VQ-KD's recipe; with `warmup=0` that of the AR network)."
+    "Linear warm-up, then half a cosine (the curve of VQ-KD's recipe; with `warmup=0` that of the AR network). Raises ValueError for a warm-up longer than the run."
     if not 0<=warmup<=steps: raise ValueError(f'warmup must lie between 0 and steps={steps}, got {warmup}.')
     def rate(t):
         if t<warmup: return first + (lr-first)*t/warmup
         return final + .5*(lr-final)*(1+math.cos(math.pi*min(1., (t-warmup)/max(1, steps-warmup))))
     return rate
 
-def constant(lr:float)->Callable[[int],float]:
+def constant(
+    lr:float, # learning rate
+)->Callable[[int],float]: # step -> learning rate
     "The same learning rate at every step, as the paper trains VQGAN."
     return lambda t: lr
 
@@ -45,7 +47,7 @@ class Phase:
     lr:Callable[[int],float]          # step (from 0) -> learning rate
     start:int=0                       # first step at which it acts
 
-    def set_lr(self, step):
+    def set_lr(self, step): # step (from 0); a group may scale the rate by its own `lr_scale`
         for g in self.optimizer.param_groups: g['lr'] = self.lr(step)*g.get('lr_scale', 1.)
     @property
     def parameters(self): return [p for g in self.optimizer.param_groups for p in g['params']]
@@ -54,7 +56,7 @@ def decay_groups(
     module:nn.Module,      # its trainable parameters are grouped
     weight_decay:float,    # for matrices
 )->list[dict]:             # two parameter groups that cover every trainable tensor once
-    "Decay matrices; leave biases, norms, embeddings of class and position alone (spec of VQ-KD)."
+    "Decay matrices; leave biases, norms, embeddings of class and position alone (the groups of VQ-KD's official optimiser)."
     ps = [(n,p) for n,p in module.named_parameters() if p.requires_grad]
     skip = lambda n,p: p.ndim<2 or n.split('.')[-1] in ('cls_token','pos_embed','cls','pos')
     return [dict(params=[p for n,p in ps if not skip(n, p)], weight_decay=weight_decay), dict(params=[p for n,p in ps if skip(n, p)], weight_decay=0.)]
@@ -64,7 +66,7 @@ class Objective(nn.Module):
     "A module and a function that turns it and a batch into a loss."
     def __init__(self,
         module:nn.Module, # what is trained
-        loss:Callable):   # (module, batch) -> ()
+        loss:Callable):   # (module, batch) -> loss ()
         super().__init__()
         self.module,self._loss = module,loss
     def forward(self, batch, step): return self._loss(self.module, batch),{}
@@ -74,7 +76,7 @@ def averaged(
     module:nn.Module, # its weights are followed
     decay:float,      # d, the share of the old average that is kept in every step, in [0, 1)
 )->AveragedModel:     # `.update_parameters(module)` after every step; `.module` is a copy of the module with averaged weights
-    "Exponential moving average of a module's weights and buffers; the first update copies."
+    "Exponential moving average of a module's weights and buffers; the first update copies. Raises ValueError for a decay outside [0, 1)."
     if not 0<=decay<1: raise ValueError(f'ema is the share of the old average, in [0, 1), got {decay}.')
     @torch.no_grad()
     def mean(avg, now, _):
@@ -152,7 +154,7 @@ class Curves:
         self.path,self.rows,self.sums,self.mean = Path(path),list(rows),{k:list(v) for k,v in sums.items()},mean
         self.new,self.drawn = [],time.time()
 
-    def add(self, **values): # numbers of one step, or tensors () that are not waited for
+    def add(self, **values): # numbers of one step, or tensors () that nobody waits for yet
         self.new += values.items()
 
     def gather(self): # wait for what was added
@@ -232,7 +234,7 @@ def fit(
     look_every:int|None=None, # steps from look to look; None: as save_every
     stop_after:int|None=None, # stop early after this many steps, as a killed run would
 )->dict: # steps, seconds, images_per_s, resumed_at, ema (averaged copy of the first phase's module, or None)
-    "Train until `steps`, on one process or many, continuing from the folder's checkpoint if it belongs to this run."
+    "Train until `steps`, on one process or many, continuing from the folder's checkpoint if it belongs to this run. Raises ValueError for settings that do not fit, FloatingPointError when a loss or gradient is not finite."
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs,gather_object,send_to_device
     from fastprogress.fastprogress import progress_bar

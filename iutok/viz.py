@@ -17,18 +17,19 @@ from .core import atomic
 
 # %% ../nbs/02_viz.ipynb #7d1ee784
 def to_pixels(
-    x:Tensor,  # (B, 3, H, W) uint8, or float in [0, 1]
+    x:Tensor,  # (B, 3, H, W), or (B, 1, H, W) grey; uint8, or float in [0, 1]
 )->np.ndarray: # (B, H, W, 3) uint8
-    "Images as numpy pixels; a float batch outside [0, 1] raises a ValueError."
+    "Images as numpy pixels; another shape or type, or a float batch outside [0, 1], raises a ValueError."
     if x.ndim!=4 or x.shape[1] not in (1, 3): raise ValueError(f'Images are (B, 3, H, W), got {tuple(x.shape)}.')
+    if not x.is_floating_point() and x.dtype!=torch.uint8: raise ValueError(f'Images are uint8 or float, got {x.dtype}.')
     x = x.detach().cpu()
     if x.is_floating_point():
-        if x.numel() and (x.min()<-1e-3 or x.max()>1+1e-3): raise ValueError(f'Float images must lie in [0, 1], got [{x.min():.3g}, {x.max():.3g}]; from [-1, 1], pass (x/2 + 0.5).clamp(0, 1).')
+        if x.numel() and not (x.min()>=-1e-3 and x.max()<=1+1e-3): raise ValueError(f'Float images must lie in [0, 1], got [{x.min():.3g}, {x.max():.3g}]; from [-1, 1], pass (x/2 + 0.5).clamp(0, 1).')
         x = (x.float()*255).round().clamp(0, 255).to(torch.uint8)
     return x.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
 
 def image_grid(
-    x:Tensor,      # (B, 3, H, W) uint8, or float in [0, 1]
+    x:Tensor,      # (B, 3, H, W) uint8, or float in [0, 1], else ValueError
     cols:int=8,    # images per row
     scale:int=1,   # each pixel becomes scale x scale
     gap:int=2,     # white pixels between images
@@ -100,8 +101,8 @@ def code_patches(
 def codebook_map(
     codes:Tensor,   # (K, D) code vectors
     counts:Tensor,  # (K,) how often each was used
-    ax=None,        # matplotlib axes to draw on
-):
+    ax=None,        # matplotlib axes to draw on; None makes a figure
+):                  # the axes
     "Scatter of a codebook in its first two principal components, sized by use."
     ax = ax or plt.subplots(figsize=(3, 2.6))[1]
     c = codes.float()-codes.float().mean(0)
@@ -112,7 +113,8 @@ def codebook_map(
     share = (counts/counts.mean().clamp_min(1e-9)).numpy()
     ax.scatter(*xy[~dead].T, s=1+6*share[~dead], c=np.log10(share[~dead]+1e-3), cmap='viridis', lw=0)
     ax.scatter(*xy[dead].T, s=4, c='r', marker='x', lw=.5)
-    ax.set(xticks=[], yticks=[], title=f'{len(codes)} codes, {int(dead.sum())} never used')
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(f'{len(codes)} codes, {int(dead.sum())} never used', fontsize=9)
     return ax
 
 # %% ../nbs/02_viz.ipynb #a5f8b313

@@ -86,7 +86,7 @@ def judge(
     disc:nn.Module, # images (B, 3, H, W) to logits
     x_hat:Tensor,   # (B, 3, H, W) reconstructions
 )->Tensor:          # logits, with a gradient to the images alone
-    "What the discriminator says, as a fixed function of the image."
+    "The discriminator's logits, with its own parameters held constant."
     learning = [p for p in disc.parameters() if p.requires_grad]
     for p in learning: p.requires_grad_(False)
     try: return disc(x_hat)
@@ -150,7 +150,7 @@ def batch_std(
     x:Tensor,     # (B, C, H, W)
     group:int=4,  # images compared with each other; lowered to a divisor of B
 )->Tensor:        # (B, C+1, H, W), with the mean deviation within the group as last channel
-    "Append how much the images of a group differ (arXiv:1710.10196, section 3)."
+    "Append how much the images of a group differ, the minibatch standard deviation (arXiv:1710.10196, section 3)."
     b,_,h,w = x.shape
     g = next(g for g in range(min(b, group), 0, -1) if b%g==0)
     std = (x.float().reshape(g, b//g, -1).var(0, correction=0)+1e-8).sqrt().mean(1)  # one number per group
@@ -158,7 +158,7 @@ def batch_std(
 
 # %% ../../nbs/33_losses.gan.ipynb #94329a68
 class StyleGAN2(nn.Module):
-    "StyleGAN2's residual discriminator: images (B, 3, S, S) to one logit each (arXiv:1912.04958)."
+    "StyleGAN2's residual discriminator: images (B, 3, S, S) to one logit each (arXiv:1912.04958). Another size raises a ValueError."
     kind = 'stylegan2'
     def __init__(self,
         size:int=256,       # S, a power of two of at least 8

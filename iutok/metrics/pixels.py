@@ -20,7 +20,7 @@ def l1(
     x:Tensor,     # (N, 3, H, W) uint8 images
     x_hat:Tensor, # (N, 3, H, W) uint8 reconstructions
 )->Tensor:        # (N,) in [0, 1]
-    "Mean absolute difference of each image."
+    "Mean absolute difference of each image. Raises TypeError or ValueError unless both are uint8 and of one shape."
     a,b = _unit(x, x_hat)
     return (a-b).abs().mean((1, 2, 3))
 
@@ -28,7 +28,7 @@ def mse(
     x:Tensor,     # (N, 3, H, W) uint8 images
     x_hat:Tensor, # (N, 3, H, W) uint8 reconstructions
 )->Tensor:        # (N,) in [0, 1]
-    "Mean squared difference of each image."
+    "Mean squared difference of each image. Raises as `l1` does."
     a,b = _unit(x, x_hat)
     return (a-b).square().mean((1, 2, 3))
 
@@ -36,7 +36,7 @@ def psnr(
     x:Tensor,     # (N, 3, H, W) uint8 images
     x_hat:Tensor, # (N, 3, H, W) uint8 reconstructions
 )->Tensor:        # (N,) decibels, at most 100
-    "Peak signal-to-noise ratio of each image."
+    "Peak signal-to-noise ratio of each image. Raises as `l1` does."
     return -10*mse(x, x_hat).clamp(min=1e-10).log10()
 
 # %% ../../nbs/72_metrics.pixels.ipynb #3d5b206a
@@ -44,7 +44,7 @@ def ssim(
     x:Tensor,     # (N, 3, H, W) uint8 images, at least 7 pixels each way
     x_hat:Tensor, # (N, 3, H, W) uint8 reconstructions
 )->Tensor:        # (N,) in [-1, 1]
-    "Structural similarity of each image."
+    "Structural similarity of each image (Wang et al. 2004, eq. 13). Raises ValueError below 7x7 pixels."
     a,b = [t.double() for t in _unit(x, x_hat)]
     if min(a.shape[2:]) < 7: raise ValueError(f'SSIM needs images of at least 7x7 pixels, got {a.shape[2]}x{a.shape[3]}')
     mean = lambda t: F.avg_pool2d(t, 7, 1)
@@ -54,9 +54,9 @@ def ssim(
     return s.mean((1, 2, 3)).float()
 
 def pixel_scores(
-    pairs, # (x, x_hat) uint8 batches, or one such pair of tensors
+    pairs, # iterable of (x, x_hat) uint8 batches, or one such pair of tensors
 )->dict:   # psnr (dB), ssim, l1, mse: means over images
-    "All four, averaged over all images."
+    "All four, averaged over all images. Raises as `l1` and `ssim` do."
     if isinstance(pairs, tuple): pairs = [pairs]
     parts = [torch.stack([f(x, x_hat).double().cpu() for f in (psnr, ssim, l1, mse)]) for x,x_hat in pairs]
     return dict(zip(('psnr', 'ssim', 'l1', 'mse'), torch.cat(parts, 1).mean(1).tolist()))

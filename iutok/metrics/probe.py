@@ -20,7 +20,7 @@ def linear_probe(
     epochs:int=20,       # passes over the training images
     batch_size:int=500,  # images per step
 )->float:                # accuracy on the held-out images, in [0, 1]
-    "Accuracy of batch norm (without affine) and a linear layer on frozen features. The same seed gives the same number."
+    "Top-1 accuracy of batch norm (without affine) and a linear layer on frozen features; the same seed gives the same number. Raises ValueError for shapes that do not fit and for NaN or infinity."
     for f,y in ((train, train_labels), (test, test_labels)):
         if f.ndim != 2 or f.shape[1] != train.shape[1]: raise ValueError(f'features must be (N, {train.shape[1]}), got {tuple(f.shape)}; use f.mean((2, 3)) or f.flatten(1)')
         if len(f) != len(y) or not len(f): raise ValueError(f'{len(f)} features but {len(y)} labels')

@@ -28,7 +28,7 @@ def statistics(
     features:Features,    # of N >= 2 images
     images:str='unnamed', # which images
 )->Stats:
-    "Mean and covariance (unbiased) of features."
+    "Mean and covariance (unbiased, N-1) of features. Raises ValueError for fewer than two images and for NaN or infinity."
     from torch_fidelity.metric_fid import fid_features_to_statistics
     if len(features.f) < 2: raise ValueError('a covariance needs at least two images')
     if not features.f.isfinite().all(): raise ValueError('the features hold NaN or infinity')
@@ -39,7 +39,7 @@ def frechet(
     a:Stats, # of one set
     b:Stats, # of the other, from the same extractor
 )->float:    # squared distance; 0 when mean and covariance agree
-    "Frechet distance between two sets. A ValueError names what differs in how they were looked at."
+    "Frechet distance between two sets (arXiv:1706.08500, eq. 6). A ValueError names what differs in how their features were made."
     from torch_fidelity.metric_fid import KEY_METRIC_FID,fid_statistics_to_metric
     differ(a.made_by, b.made_by)
     one,two = [dict(mu=s.mu.numpy(), sigma=s.sigma.numpy()) for s in (a, b)]
@@ -49,7 +49,7 @@ def differ(
     a:dict, # a protocol, or part of one
     b:dict, # another
 ):
-    "Refuse to compare what was measured in two ways."
+    "Raise a ValueError, naming what differs, unless both were measured in the same way."
     keys = [k for k in a if a[k] != b[k]]
     if keys: raise ValueError('these were not measured in the same way: ' + '; '.join(f'{k} is {a[k]} here and {b[k]} there' for k in keys))
 
@@ -57,7 +57,7 @@ def differ(
 def inception_score(
     logits:Tensor,  # (N, C), N >= 10
 )->tuple[float,float]: # mean and standard deviation over ten splits; from 1 to C
-    "How varied and how clear the classifier finds the images."
+    "Inception score, torch-fidelity's (arXiv:1606.03498). Raises ValueError for fewer than ten images."
     from torch_fidelity.metric_isc import isc_features_to_metric
     if len(logits) < 10: raise ValueError(f'an Inception score over ten splits needs at least ten images, got {len(logits)}')
     return tuple(isc_features_to_metric(logits, splits=10, shuffle=True, rng_seed=2020).values())
@@ -121,7 +121,7 @@ def score_images(
     extractor='fashion', # as in get_extractor
     size:int=32,         # S, pixels; at which an ImageSet is read
 )->Scores:
-    "Frechet distance to the reference and Inception score."
+    "Frechet distance to the reference and Inception score. Raises as `statistics`, `frechet` and `inception_score` do."
     ex = get_extractor(extractor)
     feats = ex(images, size)
     if isinstance(reference, ImageSet): reference = reference_stats(reference, ex, size)
@@ -135,7 +135,7 @@ def class_consistency(
     labels:Tensor,       # (N,) the classes that were asked for
     extractor='fashion', # an extractor whose logits are those classes
 )->float:                # in [0, 1]
-    "Share of the images that the classifier puts into the class asked for."
+    "Share of the images that the classifier puts into the class asked for. Raises ValueError for an extractor without a classifier, and for labels that do not fit."
     feats = get_extractor(extractor)(images)
     if feats.logits is None: raise ValueError(f'{feats.made_by["extractor"]} has no classifier; use fashion')
     if len(labels) != len(feats.logits): raise ValueError(f'{len(feats.logits)} images but {len(labels)} labels')

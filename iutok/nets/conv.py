@@ -16,7 +16,7 @@ from torch import Tensor,nn
 def group_norm(
     channels:int, # C, number of channels
 )->nn.GroupNorm:  # 32 groups where C >= 128, as in VQGAN; otherwise as many as leave 4 channels in each
-    "GroupNorm with VQGAN's epsilon and a group count that fits small widths too."
+    "GroupNorm with VQGAN's epsilon, 1e-6, and a group count that fits small widths too."
     most = min(32, max(1, channels//4))
     return nn.GroupNorm(next(g for g in range(most, 0, -1) if channels%g==0), channels, eps=1e-6)
 
@@ -39,7 +39,7 @@ class Residual(nn.Module):
 class Attention(nn.Module):
     "Single-head self-attention over all positions, added to its input."
     def __init__(self,
-        channels:int): # C
+        channels:int): # C, of (B, C, H, W)
         super().__init__()
         self.norm = group_norm(channels)
         self.qkv,self.proj = nn.Conv2d(channels, 3*channels, 1),nn.Conv2d(channels, channels, 1)

@@ -18,7 +18,7 @@ def attend(
     v:Tensor,         # (B, heads, s, d) values
     dropout:float=0., # probability of dropping an attention weight
 )->Tensor:            # (B, heads, l, d)
-    "Causal attention; query i of l sees the first s-l+i+1 positions."
+    "Causal attention; query i (from 0) of l sees the first s-l+i+1 positions."
     l,s = q.shape[2],k.shape[2]
     mask = None if l in (1, s) else torch.ones(l, s, dtype=torch.bool, device=q.device).tril(s-l)
     dtype = torch.float32 if q.device.type=='cpu' else v.dtype
@@ -29,9 +29,9 @@ def attend(
 def rope_table(
     length:int, # how many positions
     d:int,      # size of a head, even
-    base:float=10000.,
+    base:float=10000., # of the slowest pair's wavelength
 )->tuple[Tensor, Tensor]: # cos and sin of the angles, (length, d) each
-    "The angles of rotary position embedding; pair m is entries m and m + d/2."
+    "The angles of rotary position embedding (arXiv:2104.09864); pair m is entries m and m + d/2."
     angle = torch.outer(torch.arange(length).float(), base**(-torch.arange(0, d, 2).float()/d))
     return angle.cos().repeat(1, 2),angle.sin().repeat(1, 2)
 
@@ -40,7 +40,7 @@ def rotate(
     cos:Tensor, # (l, d) from `rope_table`
     sin:Tensor, # (l, d)
 )->Tensor:      # (..., l, d) float32
-    "Rotate every pair of entries by its position's angle."
+    "Rotate every pair of entries by its position's angle (arXiv:2104.09864)."
     a,b = x.chunk(2, -1)
     return x*cos+torch.cat([-b, a], -1)*sin
 
@@ -56,7 +56,7 @@ class Attention(nn.Module):
         store_attr('heads,dropout')
         self.qkv,self.out = nn.Linear(width, 3*width, bias),nn.Linear(width, width, bias)
 
-    def forward(self, x, rope=None, cache=None, start=0): # x (B, l, width), cache (2, B, heads, S, d)
+    def forward(self, x, rope=None, cache=None, start=0): # x (B, l, width), rope (cos, sin) of these l positions, cache (2, B, heads, S, d) -> (B, l, width)
         q,k,v = rearrange(self.qkv(x), 'b l (three h d) -> three b h l d', three=3, h=self.heads)
         if rope is not None: q,k = rotate(q, *rope),rotate(k, *rope)
         if cache is not None:
@@ -98,7 +98,7 @@ class Block(nn.Module):
         heads:int,     # attention heads
         mlp:int,       # hidden width of the transformation
         arch:str,      # 'llama' or 'gpt2'
-        dropout:float):
+        dropout:float): # in attention and transformation
         super().__init__()
         gpt2 = arch=='gpt2'
         norm = nn.LayerNorm if gpt2 else nn.RMSNorm
@@ -106,7 +106,7 @@ class Block(nn.Module):
         self.attn = Attention(width, heads, bias=gpt2, dropout=dropout)
         self.mlp = GeluMLP(width, mlp, dropout) if gpt2 else SwiGLU(width, mlp)
 
-    def forward(self, x, rope=None, cache=None, start=0):
+    def forward(self, x, rope=None, cache=None, start=0): # as for Attention -> (B, l, width)
         x = x+self.attn(self.norm1(x), rope, cache, start)
         return x+self.mlp(self.norm2(x))
 
@@ -152,7 +152,7 @@ class AR(nn.Module):
         self.init_weights()
 
     def init_weights(self):
-        "N(0, 0.02) for matrices, 0 for biases; llama's head is 0, and gpt2's last matrices in each block shrink with depth."
+        "Standard deviation 0.02 for matrices, 0 for biases; llama's head is 0, and gpt2's last matrices in each block shrink with depth."
         for m in self.modules():
             if isinstance(m, (nn.Linear, nn.Embedding)): nn.init.normal_(m.weight, std=.02)
             if isinstance(m, nn.Linear) and m.bias is not None: nn.init.zeros_(m.bias)
@@ -196,7 +196,7 @@ def logits(self:AR,
     tokens:Tensor, # (B, L) code indices
     labels:Tensor, # (B,) class indices
 )->Tensor:         # (B, L, K) float32; row i sees the class and the tokens before i
-    "Logits of the codes for every position, the true tokens given."
+    "Logits of the codes for every position, the true tokens given. Raises as `sequence` does."
     return self.scores(self.features(self.sequence(tokens, labels)[:,:-1]), self.n_cond)
 
 # %% ../../nbs/51_proposals.ar.ipynb #4aede35f
@@ -213,7 +213,7 @@ def loss(self:AR,
     tokens:Tensor, # (B, L) code indices in [0, K)
     labels:Tensor, # (B,) class indices in [0, N_c)
 )->Tensor:         # () mean cross-entropy, nats per token
-    "Cross-entropy over the whole vocabulary; drops labels in training mode."
+    "Cross-entropy over the whole vocabulary; drops labels in training mode. Raises as `sequence` does."
     seq = self.sequence(tokens, self.drop(labels) if self.training else labels)
     return F.cross_entropy(self.scores(self.features(seq[:,:-1])).flatten(0, 1), seq[:,1:].flatten())
 
@@ -241,7 +241,7 @@ def ppl(
     return dict(loss_nats=nats.item(), ppl=nats.exp().item())
 
 # %% ../../nbs/51_proposals.ar.ipynb #37eee67f
-AR_SIZES = dict(
+AR_SIZES = dict( # name -> arguments of AR
     small        = dict(arch='llama', layers=3,  width=96,   heads=3,  mlp=256),
     large        = dict(arch='llama', layers=4,  width=128,  heads=4,  mlp=352),
     llama_medium = dict(arch='llama', layers=24, width=1024, heads=16, mlp=2816),

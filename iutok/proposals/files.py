@@ -34,23 +34,25 @@ def tokens_of(
 def save_ar(
     folder:str|Path, # a run's folder
     ar:AR,           # a trained network
-    tokenizer:str,   # fingerprint of the tokenizer's encoding half: which codes it speaks
+    tokenizer:str,   # fingerprint of the tokenizer's encoding half, whose codes it predicts
 )->Path:
-    "Write ar.json and ar.safetensors."
+    "Write ar.json and ar.safetensors, each atomically."
     from safetensors.torch import save_file
     atomic(Path(folder)/'ar.safetensors', lambda p: save_file({k:v.detach().cpu().contiguous() for k,v in ar.state_dict().items()}, p))
     return save_json(Path(folder)/'ar.json', dict(format='iutok ar 1', tokenizer=tokenizer, config=ar.config()))
 
 def load_ar(
     folder:str|Path,   # a finished train_ar run
-    tok:Tokenizer=None,# the tokenizer whose codes it must speak
+    tok:Tokenizer=None,# the tokenizer whose codes it must predict; None: any
 )->AR:                 # in eval mode, on the CPU
-    "Load a proposal network; one that was trained on another tokenizer's codes raises a ValueError."
+    "Load a proposal network; a missing or damaged one, or one that was trained on another tokenizer's codes, raises a ValueError."
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
     folder = find_path(folder)
     if not (folder/'ar.json').exists(): raise ValueError(f'{short_path(folder)} holds no ar.json. Give the folder of a finished train_ar run.')
     j = load_json(folder/'ar.json')
     if tok is not None and j['tokenizer']!=tok.fingerprint(encoding_only=True): raise ValueError(f'The network in {short_path(folder)} was trained on the codes of another tokenizer; give the one that its run used.')
     ar = AR(**j['config'])
-    ar.load_state_dict(load_file(folder/'ar.safetensors'))
+    try: ar.load_state_dict(load_file(folder/'ar.safetensors'))
+    except (SafetensorError, OSError, RuntimeError) as e: raise ValueError(f"{short_path(folder)}/ar.safetensors is missing, damaged or of another network than ar.json ({' '.join(str(e).split())[:160]}); copy both files of one run.") from None
     return ar.eval()

@@ -60,7 +60,7 @@ def tokenise(
     data:str='',           # fingerprint of the images
     progress:bool=False,   # show a bar, if batches have a length
 )->TokenSet:
-    "Encode every batch once, in order; raises ValueError on indices that are not a (B, h, w) grid."
+    "Encode every batch once, in order; raises ValueError on indices that are not a (B, h, w) grid or out of range, and without batches."
     from fastprogress.fastprogress import progress_bar
     tokens,labels = [],[]
     if progress and hasattr(batches, '__len__'): batches = progress_bar(batches, leave=False)
@@ -78,7 +78,7 @@ def save_tokens(
     path:str|Path, # where to write; missing folders are made
     ts:TokenSet,   # what to write
 )->Path:           # the same path
-    "Write a token set, whole or not at all."
+    "Write a token set as safetensors, whole or not at all."
     from safetensors.torch import save_file
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +96,7 @@ def load_tokens(
     data:str=None,      # expected fingerprint of the images; None: any
     n_codes:int=None,   # expected K; None: any
 )->TokenSet:
-    "Read a token set; raises ValueError when it is not one, or not the one that was asked for."
+    "Read a token set; raises FileNotFoundError where there is none, ValueError when it is damaged or not the one that was asked for."
     from safetensors import SafetensorError,safe_open
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'There is no token set at {path}: run tokenise and save_tokens first.')
@@ -112,7 +112,7 @@ def load_tokens(
 
 # %% ../../nbs/50_proposals.tokens.ipynb #785bb19e
 class TokenBatches:
-    "Batches of tokens, each a pure function of (seed, step): `batches[step]`."
+    "Batches of tokens, each a pure function of (seed, step): `batches[step]`. Raises ValueError for arguments that do not fit together."
     def __init__(self,
         tokens:Tensor,     # (N, L) or (N, h, w) code indices, any integer type
         labels:Tensor,     # (N,) class indices
@@ -136,7 +136,7 @@ class TokenBatches:
         step:int, # number of the step, from 0
         whole:bool=False, # the whole batch rather than this process's share
     )->Tensor:    # (batch_size/world,) int64 which images are read
-        "Which images step number `step` reads."
+        "Which images step number `step` reads. Raises IndexError for a negative step."
         if step<0: raise IndexError(f'Steps are counted from 0, not {step}.')
         n,at = len(self.tokens),torch.arange(step*self.batch_size, (step+1)*self.batch_size)
         idx = torch.cat([self.perm(e)[at[at//n==e]%n] for e in range(int(at[0])//n, int(at[-1])//n+1)])

@@ -27,7 +27,7 @@ def straight_through(
     z_q:Tensor, # (...) quantised values, any float dtype
     z:Tensor,   # (...) the values before quantising; receives the gradient unchanged
 )->Tensor:      # (...) equal to z_q, in the dtype of z
-    "`z_q` on the way forward, `z` on the way back (arXiv:1308.3432)."
+    "`z_q` in the forward pass, the identity in the backward pass (arXiv:1308.3432)."
     return z_q.detach().to(z.dtype) + (z-z.detach())
 
 # %% ../../nbs/20_quantizers.base.ipynb #df5ce784
@@ -41,7 +41,7 @@ def flatten(
 def check_z(
     z:Tensor,     # (B, D, H, W) encoder output
     dim:int,      # D expected
-    kind:str='q', # name for the message
+    kind:str='q', # name of the quantizer, for the message
 ):
     "Raise TypeError or ValueError, in one sentence, unless `z` can be quantised."
     if not isinstance(z, Tensor): raise TypeError(f'{kind}: z must be a torch.Tensor (B, {dim}, H, W), not {type(z).__name__}.')
@@ -56,7 +56,7 @@ def check_z(
 def check_idx(
     idx:Tensor,   # (B, H, W) integer ids
     n_codes:int,  # K
-    kind:str='q', # name for the message
+    kind:str='q', # name of the quantizer, for the message
 ):
     "Raise TypeError or ValueError, in one sentence, unless `idx` can be decoded."
     if not isinstance(idx, Tensor): raise TypeError(f'{kind}: idx must be a torch.Tensor (B, H, W), not {type(idx).__name__}.')
@@ -105,7 +105,7 @@ class Quantizer(nn.Module):
     def requantise(self,
         z_q:Tensor, # (B, D, H, W) code vectors, as `decode` returns them
     )->Tensor:      # (B, H, W) int64
-        "The ids behind code vectors: the inverse of `decode`."
+        "The ids behind code vectors: the inverse of `decode`. Raises TypeError or ValueError for what are not latents."
         check_z(z_q, self.dim, self.kind)
         b,_,h,w = z_q.shape
         return self.assign(flatten(z_q)).view(b, h, w)
@@ -154,9 +154,9 @@ def _pool(n, cores):
 
 @contextmanager
 def sharing(
-    busy:bool=True, # False: too little to do, or not on a CPU
-):
-    "Gives a number of threads n and a `map` that runs on them; meanwhile torch uses one core outside of them."
+    busy:bool=True, # False: too little to do, or not on a CPU; then one thread and Python's map
+):                  # context: (n, map)
+    "A number of threads n, at most 8, and a `map` that runs on them; inside the context, torch itself uses one core."
     cores = torch.get_num_threads()
     n = min(8, cores)
     if not busy or n==1 or torch.compiler.is_compiling(): yield 1,map; return

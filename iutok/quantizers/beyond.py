@@ -78,7 +78,7 @@ class IBQ(Quantizer):
         n_codes:int=16384,       # K, codebook size
         dim:int=256,             # D, code dimension
         beta:float=.25,          # weight of the codebook term
-        entropy:float=0.,        # weight of the entropy loss (0.05 in the paper's recipe); costs a pass over N x K
+        entropy:float=0.,        # weight of the entropy loss (0.05 in IBQ's own recipe); costs a pass over N x K
         temperature:float=.01):  # of the softmax within the entropy loss
         super().__init__()
         store_attr()
@@ -88,7 +88,7 @@ class IBQ(Quantizer):
 
     @torch.no_grad()
     def requantise(self, z_q):
-        "Ids behind code vectors, by distance: the largest product of a code is not always with itself."
+        "Ids (B, H, W) behind code vectors (B, D, H, W), by distance: the largest product of a code is not always with itself."
         check_z(z_q, self.dim, self.kind)
         return nearest_code(flatten(z_q), self.codebook).view(z_q.shape[0], *z_q.shape[2:])
 
@@ -110,11 +110,11 @@ class IBQ(Quantizer):
 STAGES = {c.kind:c for c in (VQ, NormEMA, CVQ, FSQ, LFQ, BSQ, SimVQ, IBQ, Fixed, OnlineCluster)} # what can be stacked
 
 class Residual(Quantizer):
-    "Quantizers in a row, each on what the ones before left over."
+    "Quantizers in a row, each on what the ones before left over (arXiv:2107.03312). Raises ValueError for stages of different dim, or more combinations than an int64 can name."
     kind = 'residual'
     def __init__(self,
         stages:list,     # quantizers, or their [kind, config] pairs; equal dim
-        scale:float=1.): # stage i works on its residual divided by scale**i
+        scale:float=1.): # stage i (from 0) works on its residual divided by scale**i
         super().__init__()
         stages = [s if isinstance(s, Quantizer) else STAGES[s[0]](**s[1]) for s in stages]
         if not stages or len({s.dim for s in stages})!=1: raise ValueError(f'Residual needs stages of one dim, not {[s.dim for s in stages]}.')
@@ -161,7 +161,7 @@ class Residual(Quantizer):
 
     @torch.no_grad()
     def requantise(self, z_q):
-        "Ids behind sums of codes: a search over all sums up to K = 262,144, stage by stage beyond."
+        "Ids (B, H, W) behind sums of codes (B, D, H, W): a search over all sums up to K = 262,144; beyond, greedily stage by stage, which may find the ids of another sum nearby."
         check_z(z_q, self.dim, self.kind)
         b,_,h,w = z_q.shape
         x = flatten(z_q)

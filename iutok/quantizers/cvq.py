@@ -30,7 +30,7 @@ def anchors(
     cache:Tensor=None,   # (K, D) earlier anchors, for 'cached'
     gen=None,            # generator for the draws
 )->Tensor:               # (K, D) one latent per code
-    "One anchor for every code."
+    "One anchor for every code (arXiv:2307.15139)."
     k,n = len(codebook),len(x)
     if how=='nearest': return x[nearest_code(codebook, x, cosine)]
     if how=='cached':
@@ -53,7 +53,7 @@ def _(codebook, x, how, cosine, cache, seed, step): return x.new_empty(codebook.
 
 # %% ../../nbs/25_quantizers.cvq.ipynb #c458d5ef
 class CVQ(Quantizer):
-    "VQ whose idle codes are moved onto the data (CVQ-VAE, arXiv:2307.15139)."
+    "VQ whose idle codes are moved onto the data (CVQ-VAE, arXiv:2307.15139). An unknown `anchor` raises a ValueError."
     kind = 'cvq'
     def __init__(self,
         n_codes:int=8192,      # K, codebook size
@@ -95,7 +95,7 @@ class CVQ(Quantizer):
 
     def join_step(self): self.revive(self.share.new_zeros(0, self.dim), self.step.new_zeros(0))
 
-    def loss(self, e, x): return vq_loss(e, x, self.beta)
+    def loss(self, e, x): return vq_loss(e, x, self.beta) # (N, D) codes, (N, D) latents -> ()
 
     def forward(self, z):
         check_z(z, self.dim, self.kind)

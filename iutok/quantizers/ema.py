@@ -29,7 +29,7 @@ def norm_ema(
 
 # %% ../../nbs/24_quantizers.ema.ipynb #fb8f3d15
 class NormEMA(DataInit):
-    "Unit codes, nearest by direction, moved by an EMA of centroids (VQ-KD, arXiv:2208.06366)."
+    "Unit codes, nearest by direction, moved by an EMA of centroids (VQ-KD, arXiv:2208.06366). An unknown `lookup` raises a ValueError."
     kind = 'norm_ema'
     def __init__(self,
         n_codes:int=8192,    # K, codebook size

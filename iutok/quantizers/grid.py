@@ -12,20 +12,20 @@ from torch import Tensor
 from .base import Quantized,Quantizer,check_z,flatten,straight_through
 
 # %% ../../nbs/26_quantizers.grid.ipynb #014f242e
-FSQ_LEVELS = {8000:(8,8,5,5,5), 64000:(8,8,8,5,5,5)} # the paper's two codebooks
+FSQ_LEVELS = {8000:(8,8,5,5,5), 64000:(8,8,8,5,5,5)} # K -> levels, the two codebooks of the official configurations
 
 def fsq_bound(
     x:Tensor,      # (N, D) float
     levels:Tensor, # (D,) levels per channel
 )->Tensor:         # (N, D) in level units, channel i between -(L_i-1)/2 and (L_i-1)/2, half a level lower for even L_i
-    "Squash channels so that rounding gives one of the levels."
+    "Squash channels so that rounding gives one of the levels (arXiv:2309.15505, appendix A.1)."
     m,o = (levels-1)*(1-1e-3),(levels%2==0).to(x.dtype)
     shift = torch.atanh(torch.where(levels>2, o/m, 0.))
     return .5*(torch.tanh(x+shift)*m-o)
 
 # %% ../../nbs/26_quantizers.grid.ipynb #3370e8f3
 class FSQ(Quantizer):
-    "Round each channel to a fixed number of levels (arXiv:2309.15505); no codebook, no loss."
+    "Round each channel to a fixed number of levels (arXiv:2309.15505); no codebook, no loss. Levels below 2 raise a ValueError."
     kind = 'fsq'
     def __init__(self,
         levels:tuple=(8,8,5,5,5)): # levels per channel, each at least 2, or K as a key of FSQ_LEVELS
@@ -72,7 +72,7 @@ def sign_entropies(
 
 # %% ../../nbs/26_quantizers.grid.ipynb #9144166a
 class LFQ(Quantizer):
-    "The sign of each channel (arXiv:2310.05737), with an entropy loss; first channel least significant."
+    "The sign of each channel (arXiv:2310.05737), with an entropy loss; first channel least significant. Raises ValueError unless K is a power of two."
     kind = 'lfq'
     def __init__(self,
         n_codes:int=2**18,       # K, a power of two; D = log2(K)
@@ -93,7 +93,7 @@ class LFQ(Quantizer):
 
     def lookup(self, idx): return self.size*(2.*(idx[...,None]//self.place%2)-1)
     def assign(self, x): return ((x>0)*self.place).sum(-1)
-    def prepare(self, x): return x
+    def prepare(self, x): return x # (N, D) latents -> (N, D) what is compared with the codes
 
     def forward(self, z):
         check_z(z, self.dim, self.kind)

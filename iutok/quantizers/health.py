@@ -35,21 +35,21 @@ def usage(
     idx:Tensor, # (...) integer ids of a whole pass
     K:int,      # codebook size
 )->float:       # fraction of codes used at least once, in [0, 1]
-    "Share of the codebook that was used."
+    "Share of the codebook that was used. Raises as `counts` does."
     return (counts(idx, K)>0).double().mean().item()
 
 def codebook_entropy(
     idx:Tensor, # (...) integer ids of a whole pass
     K:int,      # codebook size
 )->float:       # nats, in [0, ln K]
-    "Entropy of the code distribution (the official code's `codebook_ppl`)."
+    "Entropy of the code distribution (the official code's `codebook_ppl`). Raises as `counts` does."
     return entropy(counts(idx, K)).item()
 
 def codebook_perplexity(
     idx:Tensor, # (...) integer ids of a whole pass
     K:int,      # codebook size
 )->float:       # in [1, K]
-    "exp of the entropy: the size of an evenly used codebook that is as rich."
+    "exp of the entropy: the size of an evenly used codebook with the same entropy. Raises as `counts` does."
     return entropy(counts(idx, K)).exp().item()
 
 # %% ../../nbs/28_quantizers.health.ipynb #87690c35
@@ -61,7 +61,7 @@ class Health:
     usage:float             # share of codes used, in [0, 1]
     entropy:float           # nats, in [0, ln K]
     perplexity:float        # exp(entropy), in [1, K]
-    age:Tensor              # (K,) batches since each code was last chosen; the number of batches for never
+    age:Tensor              # (K,) batches since each code was last chosen, on this rank; the number of batches for never
     dead:int                # codes not chosen in the last `dead_after` batches
     duplicates:int          # codes that agree with an earlier one to a thousandth of the codebook's rms
     position_entropy:Tensor # (H, W) nats, or None when not collected
@@ -71,8 +71,8 @@ class Health:
         head = f'usage {self.usage:.1%} of {self.n_codes} | entropy {self.entropy:.3f} nats | perplexity {self.perplexity:.1f} | dead {self.dead} | duplicates {self.duplicates}'
         return '\n'.join([head, *('! '+w for w in self.warnings)])
 
-    def plot(self, figsize=(6.5, 2.1)):
-        "Counts by rank, age, and entropy by position."
+    def plot(self, figsize=(6.5, 2.1)): # inches -> matplotlib figure
+        "Figure of three panels: share of each code from the most to the least used, age, and entropy by position."
         import matplotlib.pyplot as plt
         fig,axs = plt.subplots(1, 3, figsize=figsize)
         share = self.counts.double().sort(descending=True).values/self.counts.sum().clamp(min=1)
@@ -113,7 +113,7 @@ class HealthMeter:
     def update(self,
         idx:Tensor, # (B, H, W) integer ids, or (...) ids without positions
     ):
-        "Count one batch."
+        "Count one batch. Raises ValueError for ids outside [0, K) and for a grid of another size."
         c = counts(idx, self.n_codes).cpu()
         self.batches += 1
         self.counts += c
@@ -129,7 +129,7 @@ class HealthMeter:
         codebook:Tensor=None, # (K, D) code vectors, to look for duplicates
         warn:bool=True,       # also raise the sentences as Python warnings
     )->Health:
-        "The report over all ranks."
+        "The report: counts, dead codes and positions over all ranks, ages on this one."
         c,age = self.counts.clone(),self.age.clone()
         all_sum(c)
         pos = None if self.positions is None else all_sum(self.positions.clone())[0]

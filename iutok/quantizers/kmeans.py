@@ -151,7 +151,7 @@ def kmeans(
     history:list=None,      # a list that receives the inertia of every iteration (in mini-batches: scaled up to all rows)
     device=None,            # where to compute; None follows the data
 )->KMeans:                  # centroids (K, D), ids (N,), inertia
-    "Lloyd's algorithm, plain or spherical, full or mini-batch, over one tensor, a stream, or all ranks together. Raises ValueError when N < K."
+    "Lloyd's algorithm, plain or spherical, full or mini-batch, over one tensor, a stream, or all ranks together. Raises ValueError when N < K, for an unknown rule, and for rows that are not finite; TypeError for integer rows and for a generator."
     if init not in ('random','k-means++'): raise ValueError(f"init must be 'random' or 'k-means++', not {init!r}.")
     if empty not in ('farthest','keep'): raise ValueError(f"empty must be 'farthest' or 'keep', not {empty!r}.")
     rows = Rows(x, cosine, device)
@@ -213,7 +213,7 @@ class Fixed(Quantizer):
         cosine:bool=True,    # spherical k-means
         **kw,                # iters, seed, init, empty, batch, progress, history of `kmeans`
     )->'Fixed':
-        "k-means over features, frozen."
+        "k-means over features, frozen. Raises as `kmeans` does."
         c,ids,_ = kmeans(x, n_codes, cosine=cosine, **kw)
         return cls.from_codebook(cluster_means(x, ids, c) if cosine else c, cosine)
 
@@ -222,7 +222,7 @@ class Fixed(Quantizer):
         codebook:Tensor,  # (K, D) code vectors
         cosine:bool=True, # nearest by direction
     )->'Fixed':
-        "Freeze vectors found elsewhere."
+        "A quantizer of vectors found elsewhere; they are copied."
         q = cls(*codebook.shape, cosine).to(codebook.device)
         q.codebook.copy_(codebook)
         return q

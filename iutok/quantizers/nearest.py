@@ -39,7 +39,7 @@ def lift_e(
     mid:Tensor, # (D,) new origin
     how:str,    # as in `lift_z`
 )->Tensor:      # (n, D+1) in the dtype of mid; lifted latents times lifted codes are costs
-    "Move or normalise codes, turn them around, and append their bias."
+    "Move or normalise codes, change their sign, and append their bias."
     e = e.to(mid.dtype)
     e = F.normalize(e, dim=1) if how=='cosine' else e-mid if how=='l2' else e
     b = .5*torch.linalg.vector_norm(e, dim=1, keepdim=True).square_() if how=='l2' else e.new_zeros(len(e), 1)
@@ -130,7 +130,7 @@ class Share:
         self.best,self.size = z.new_full((len(z),), torch.inf),torch.linalg.vector_norm(z[:,:-1], dim=1)
         self.near,self.crowded = [],z.new_zeros(len(z), dtype=torch.bool)
 
-    def limit(self, rows):
+    def limit(self, rows): # (m,) int64 latents -> (m,)
         "The largest computed cost of some latents that may in truth be their smallest."
         best = self.best[rows]
         return best+rounding(self.size[rows], best, self.longest, self.how, self.z.shape[1]-1) if self.exact else best
@@ -154,7 +154,7 @@ class Share:
         r,c = hit.nonzero(as_tuple=True)
         self.near.append((rows[r], first[r]+c, cost[r,c]))
 
-    def look(self, part, rows, blocks):
+    def look(self, part, rows, blocks): # (P,) int64 latents, (P,) int64 a block of the part for each
         "Compute the costs of whole blocks, in the order of blocks."
         order,i = blocks.argsort(),0
         rows,blocks = rows[order],blocks[order]
@@ -164,7 +164,7 @@ class Share:
             i += n
         self.take(rows, part.start+blocks*part.block, cost)
 
-    def search(self, part):
+    def search(self, part): # a Part
         "Look for better codes in a part of the codebook."
         rows = torch.arange(len(self.z), device=self.z.device)
         if part.block is None: # an accelerator: no blocks, 128 MB of costs at a time
@@ -172,7 +172,7 @@ class Share:
         else:
             for r in rows.split(len(rows) if len(part.tiles)>1 else max(1, TILE*torch.get_num_threads()//part.tiles[0].shape[1])): self.sieve(part, r)
 
-    def sieve(self, part, rows):
+    def sieve(self, part, rows): # a Part, (m,) consecutive int64 latents
         "Look at the most promising block, then at all blocks that may hold a better code."
         z = self.z[rows[0]:rows[-1]+1] if len(rows) else self.z
         low,c = bound_z(z, self.size[rows], self.longest, self.how) if part.coarse else (z,None)

@@ -65,7 +65,7 @@ class DataInit(Quantizer):
 
 # %% ../../nbs/23_quantizers.vq.ipynb #65f542c2
 class VQ(DataInit):
-    "A learned codebook, trained by the codebook and commitment losses."
+    "A learned codebook, trained by the codebook and commitment losses (arXiv:1711.00937). An unknown `init` raises a ValueError."
     kind = 'vq'
     def __init__(self,
         n_codes:int=8192,    # K, codebook size
@@ -80,7 +80,7 @@ class VQ(DataInit):
         store_attr()
         self.codebook = nn.Parameter(torch.empty(n_codes, dim).uniform_(-1/n_codes, 1/n_codes))
 
-    def init_codebook(self, x):
+    def init_codebook(self, x): # (N, D) latents of this rank
         if self.init=='kmeans': data_init(self.codebook, x, self.cosine or self.sphere, raw=not self.sphere, seed=self.seed)
 
     def lookup(self, idx):
