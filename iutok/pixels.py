@@ -11,7 +11,6 @@ import numpy as np,torch
 from dataclasses import dataclass
 from PIL import Image,ImageOps
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode,functional as TF
 
 # %% ../nbs/00_pixels.ipynb #836e9a7f
 def to_float(
@@ -90,6 +89,7 @@ def square(
     u:np.ndarray=None,    # (23,) uniform numbers; needed unless the transform is none
 )->Tensor:                # (3, S, S) uint8
     "One picture as a square tensor. Raises ValueError for an unknown transform."
+    from torchvision.transforms.v2 import InterpolationMode,functional as TF # here, for its import takes as long as torch's
     t = named_transform(transform)
     if t.area:
         top,left,h,w = crop_boxes(u[None], img.height, img.width, t.area)[0].tolist()
@@ -149,5 +149,6 @@ def as_batch(
         if not (low >= 0 and high <= 1): raise ValueError(f'a float batch must lie in [0, 1], got [{low:.3g}, {high:.3g}]; for one in [-1, 1] pass (x+1)/2')
         images = images.float()
     if tuple(images.shape[2:]) != (size, size):
+        from torchvision.transforms.v2 import InterpolationMode,functional as TF
         images = TF.center_crop(TF.resize(images, [size], InterpolationMode.BICUBIC, antialias=True), [size, size])
     return to_float(images) if images.dtype == torch.uint8 else images.clamp(0, 1)*2 - 1
