@@ -16,7 +16,7 @@ from .data import ImageSet,sequential
 from .metrics.features import Extractor,Features
 from .metrics.pixels import pixel_scores
 from .metrics.probe import linear_probe
-from .metrics.scores import class_consistency,reference_stats,score_images
+from .metrics.scores import class_consistency,frechet,reference_stats,score_images
 from .pixels import to_uint8
 from .proposals.ar import AR
 from .proposals.files import tokens_of
@@ -72,9 +72,9 @@ def score_tokenizer(
     u8 = torch.cat([b.u8 for b in sequential(held, tok.image_size, 250)])
     x_hat = torch.cat(list(decode_u8(tok, tv.tokens)))
     r = score_images(x_hat, reference, extractor)
-    floor = score_images(train, reference, extractor, tok.image_size)
+    floor = frechet(reference_stats(train, extractor, tok.image_size, cache), reference) # kept for all rows
     K,idx = tok.n_codes,tv.tokens.long()
-    metrics = dict(usage=usage(idx, K), codebook_entropy=codebook_entropy(idx, K), codebook_perplexity=codebook_perplexity(idx, K), rfd=r.fd, fd_floor=floor.fd,
+    metrics = dict(usage=usage(idx, K), codebook_entropy=codebook_entropy(idx, K), codebook_perplexity=codebook_perplexity(idx, K), rfd=r.fd, fd_floor=floor,
                    isc_reconstructed=r.isc, **pixel_scores((u8, x_hat)), **probe_codes(tok, ts, tv, seed), parameters=count_parameters(tok))
     return {k:float(v) if v is not None else None for k,v in metrics.items()},asdict(r.protocol) | dict(fd=r.protocol.fd_name)
 
