@@ -11,12 +11,14 @@ PAGES = dict( # page -> the tokenizers it compares, as patterns of run names
     codebooks=['vqgan-k1024-*-s?', 'cvqvae-k1024-*-s?'])
 
 def rows_of_table(runs, out): # the rows of table 1, the pictures of its first seed, and every run behind them
-    names,seen = list(load_json(runs/'table1_tokenizers'/'record.json')['uses']),set()
+    names,seen,families = list(load_json(runs/'table1_tokenizers'/'record.json')['uses']),set(),set()
     for n in names:
         if (tokenizer := label(load_json(runs/n/'record.json'))) in seen: continue
         seen.add(tokenizer)
         (out/n).mkdir(parents=True)
-        for f in ('strip.png','reconstructions.png','patches.png'): shutil.copy(runs/n/f, out/n/f)
+        more = () if (family := tokenizer.split(' (')[0]) in families else ('reconstructions.png','patches.png') # of one tokenizer per family
+        for f in ('strip.png', *more): shutil.copy(runs/n/f, out/n/f)
+        families.add(family)
         made = Image.open(sorted((runs/n).glob('samples-*'))[-1]) # of the small network where there is one
         made.crop((0, 0, made.width//2, made.height)).quantize(32).save(out/n/'samples.png', optimize=True)
     for f in ('table1_tokenizers.csv','table1_tokenizers/tokenizers.png'): shutil.copy(runs/f, out/Path(f).name)
