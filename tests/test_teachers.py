@@ -350,3 +350,9 @@ def test_cached_features(tmp_path, monkeypatch):
 def test_text_tower_refuses(tmp_path, small):
     with pytest.raises(ValueError, match="no text tower for 'dino'"): load_text_tower('dino')
     with pytest.raises(ValueError, match="no weights file"): load_text_tower('clip', weights=tmp_path/'none.pth')
+
+def test_features_before_and_after_a_projection_of_the_same_width_are_kept_apart(tmp_path):
+    from iutok.teachers import cached_features
+    u8 = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    after,before = (torch.from_numpy(cached_features(load_teacher('clip', project=p, fast=False), [(u8,)], 2, 'data', tmp_path).copy()) for p in (True, False))
+    assert after.shape==before.shape and (after-before).abs().max()>1
