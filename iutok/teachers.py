@@ -320,7 +320,7 @@ def cached_features(
     "Teacher features of a data set, computed once per teacher, size and data; too little room, features beyond half precision and another number of images raise a ValueError."
     from fastprogress.fastprogress import progress_bar
     i = teacher.info
-    key = fingerprint(FEATURES_VERSION, i.hash, i.feature, i.dim, getattr(teacher.net, 'project', False), teacher.size, teacher.fast, data_hash, n)
+    key = fingerprint(FEATURES_VERSION, i.hash, i.feature, i.dim, getattr(getattr(teacher, 'net', None), 'project', False), teacher.size, teacher.fast, data_hash, n)
     path = Path(folder)/f"{i.name.replace('/', '-').replace(':', '-')}-{key}.npy"
     def write(tmp):
         out,at = None,0
