@@ -92,8 +92,7 @@ def _strings(df, columns): # {(group, heading):(column, format)} -> strings, tok
     def cell(r, col, fmt):
         if not np.isfinite(r.get(col, np.nan)): return ''
         return fmt.format(r[col]) + (f' ± {fmt.format(r[f"{col}_spread"])}' if np.isfinite(r.get(f'{col}_spread', np.nan)) else '')
-    t = pd.DataFrame([[cell(r, c, f) for c,f in columns.values()] for _,r in df.iterrows()], df.tokenizer.tolist(), pd.MultiIndex.from_tuples(columns))
-    return t
+    return pd.DataFrame([[cell(r, c, f) for c,f in columns.values()] for _,r in df.iterrows()], df.tokenizer.tolist(), pd.MultiIndex.from_tuples(columns))
 
 def show_table(
     df,              # from `table1`
