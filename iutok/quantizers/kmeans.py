@@ -120,12 +120,13 @@ def _assign(chunks, c):
     def then(piece, share):
         z,i = piece[0],share.ids(piece[0][:,:-1], c)
         return z.new_zeros(sums.shape).index_add_(0, i, z),i,(piece[1]+2*share.best).clamp_(min=0)  # the appended 1 counts
-    with torch.autocast(c.device.type, enabled=False),sharing(c.device.type=='cpu') as (n,run):
-        chunks = iter(chunks)
-        while some := list(islice(chunks, n)):
-            for s,i,d in search_shares(some, lambda p: p[0], c, mid, 'l2', then, False, run):
-                sums += s
-                ids.append(i); d2.append(d)
+    chunks,busy = iter(chunks),c.device.type=='cpu'
+    with sharing(busy) as (n,_): pass
+    while some := list(islice(chunks, n)):  # what makes the pieces, a teacher perhaps, has all cores
+        with torch.autocast(c.device.type, enabled=False),sharing(busy) as (_,run): found = search_shares(some, lambda p: p[0], c, mid, 'l2', then, False, run)
+        for s,i,d in found:
+            sums += s
+            ids.append(i); d2.append(d)
     ids,d2 = (torch.cat(ids),torch.cat(d2)) if ids else (c.new_zeros(0, dtype=torch.long),c.new_zeros(0))
     total, = all_sum(d2.sum(dtype=torch.float64))
     all_sum(sums)
