@@ -316,6 +316,7 @@ def cached_features(
     n:int,                 # N, images in the set
     data_hash:str,         # fingerprint of the data set (and of its size and transform)
     folder:str|Path,       # cache folder
+    device='cpu',          # where the teacher works
 )->np.ndarray:             # (N, C, h, w) float16, memory-mapped, read-only
     "Teacher features of a data set, computed once per teacher, size and data; too little room, features beyond half precision and another number of images raise a ValueError."
     from fastprogress.fastprogress import progress_bar
@@ -325,7 +326,7 @@ def cached_features(
     def write(tmp):
         out,at = None,0
         for b in progress_bar(batches, total='noinfer', leave=False):
-            t = teacher(b[0])
+            t = teacher(b[0].to(device))
             if t.abs().max()>65504: raise ValueError(f"Features of '{i.name}' reach {t.abs().max():.3g}, beyond half precision; call the teacher on every batch instead.")
             if at+len(t)>n: raise ValueError(f'The batches hold more than the {n} images expected.')
             if out is None:

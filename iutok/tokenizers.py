@@ -136,12 +136,13 @@ class Tokenizer(nn.Module):
     def decode(self,
         idx:Tensor,        # (B, h, w) int code indices in [0, K)
         batch_size:int=256,# grids at a time
+        clamp:bool=True,   # False: keep what lies a little outside, for a distance that looks at what was painted
     )->Tensor:             # (B, 3, S, S) float in [0, 1]
         "Token grids to images. Raises ValueError for another shape, ids out of range, and where there is no pixel decoder."
         self.eval()
         if idx.ndim!=3: raise ValueError(f'Token grids are (B, h, w), got {tuple(idx.shape)}.')
-        paint = lambda b: (self.paint(self.quantizer.decode(b.to(self.device).long())).float().cpu()/2+.5).clamp(0, 1)
-        return torch.cat([paint(b) for b in idx.split(batch_size)])
+        x = torch.cat([self.paint(self.quantizer.decode(b.to(self.device).long())).float().cpu()/2+.5 for b in idx.split(batch_size)])
+        return x.clamp(0, 1) if clamp else x
 
     def reconstruct(self, images)->Tensor: # as for encode -> (B, 3, S, S) float in [0, 1]
         "Images, encoded and decoded. Raises as `encode` and `decode` do."

@@ -348,3 +348,16 @@ def test_fixed_codebook_decodes_unnormalised_means():
     assert not list(q.parameters()) and (q.codebook.norm(dim=1)>1.2).any()
     l2 = Fixed.fit(x, 8, cosine=False)
     torch.testing.assert_close(l2.codebook, kmeans(x, 8).centroids)
+
+def test_pieces_are_made_with_all_cores():
+    "A teacher that makes the pieces is not held to one core by the search that takes them."
+    class Pieces:
+        def __iter__(self):
+            for i in range(5):
+                seen.append(torch.get_num_threads())
+                yield torch.randn(300, 4, generator=torch.Generator().manual_seed(i))
+    was,seen = torch.get_num_threads(),[]
+    torch.set_num_threads(3)
+    try: kmeans(Pieces(), 7, iters=2)
+    finally: torch.set_num_threads(was)
+    assert set(seen)=={3} and len(seen)>=5*4

@@ -12,9 +12,9 @@ from ..training import warmup_cosine
 
 # %% ../../nbs/73_metrics.probe.ipynb #197c97b7
 def linear_probe(
-    train:Tensor,        # (N, D) features of the training images
+    train,               # (N, D) features of the training images: a tensor, or what has a length and gives (b, D) when indexed with (b,) int64
     train_labels:Tensor, # (N,) int64 in [0, C)
-    test:Tensor,         # (M, D) features of the held-out images
+    test,                # (M, D) features of the held-out images, likewise
     test_labels:Tensor,  # (M,) int64
     seed:int=0,          # of the first weights and of the order
     epochs:int=20,       # passes over the training images
@@ -22,13 +22,20 @@ def linear_probe(
 )->float:                # accuracy on the held-out images, in [0, 1]
     "Top-1 accuracy of batch norm (without affine) and a linear layer on frozen features; the same seed gives the same number. Raises ValueError for shapes that do not fit and for NaN or infinity."
     for f,y in ((train, train_labels), (test, test_labels)):
-        if f.ndim != 2 or f.shape[1] != train.shape[1]: raise ValueError(f'features must be (N, {train.shape[1]}), got {tuple(f.shape)}; use f.mean((2, 3)) or f.flatten(1)')
         if len(f) != len(y) or not len(f): raise ValueError(f'{len(f)} features but {len(y)} labels')
-        if not f.isfinite().all(): raise ValueError('the features hold NaN or infinity')
-    n,d,device = *train.shape,train.device
+    one,other = train[torch.tensor([0])],test[torch.tensor([0])]
+    for f in (one, other):
+        if f.ndim != 2 or f.shape != one.shape: raise ValueError(f'features must be (N, {one.shape[1]}), got (N, {", ".join(map(str, f.shape[1:]))}); use f.mean((2, 3)) or f.flatten(1)')
+    n,d,device = len(train),one.shape[1],one.device
     train_labels,test_labels = train_labels.to(device),test_labels.to(device)
     g = torch.Generator().manual_seed(seed)
-    var,mu = torch.var_mean(train.float(), 0, unbiased=False)
+    parts = lambda f: (f[i] for i in torch.arange(len(f)).split(batch_size))
+    origin,(total,squares) = one[0].double(),torch.zeros(2, d, dtype=torch.float64, device=device)
+    for f in parts(train):
+        f = f.double()-origin
+        total += f.sum(0); squares += f.square().sum(0)
+    mu,var = (total/n+origin).float(),(squares/n-(total/n).square()).clamp(min=0).float()
+    if not var.isfinite().all() or not all(f.isfinite().all() for f in parts(test)): raise ValueError('the features hold NaN or infinity')
     layer = torch.nn.utils.skip_init(torch.nn.Linear, d, int(train_labels.max())+1)
     torch.nn.init.trunc_normal_(layer.weight, std=.01, generator=g); torch.nn.init.zeros_(layer.bias)
     layer = layer.to(device)
@@ -37,10 +44,10 @@ def linear_probe(
     opt,step = torch.optim.Adam(layer.parameters()),0
     with torch.enable_grad():
         for _ in range(epochs):
-            for i in torch.randperm(n, generator=g).to(device).split(batch_size):
+            for i in torch.randperm(n, generator=g).split(batch_size):
                 opt.param_groups[0]['lr'] = rate(step)
-                loss = F.cross_entropy(logits(train[i]), train_labels[i])
+                loss = F.cross_entropy(logits(train[i]), train_labels[i.to(device)])
                 opt.zero_grad(); loss.backward(); opt.step()
                 step += 1
-    with torch.no_grad(): guess = torch.cat([logits(f).argmax(1) for f in test.split(2000)])
+    with torch.no_grad(): guess = torch.cat([logits(f).argmax(1) for f in parts(test)])
     return (guess == test_labels).float().mean().item()

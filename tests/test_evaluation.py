@@ -1,0 +1,51 @@
+"Scores of a tokenizer: the same numbers as from whole tensors, in batches that any data set allows."
+import pytest,torch
+from iutok.data import load_images
+from iutok.evaluation import CodeVectors,probe_codes,score_tokenizer
+from iutok.losses.recon import Perceptual,VGG16,perceptual_vgg
+from iutok.metrics.features import get_extractor
+from iutok.metrics.pixels import pixel_scores
+from iutok.metrics.probe import linear_probe
+from iutok.metrics.scores import reference_stats,score_images
+from iutok.nets.conv import ConvDecoder,ConvEncoder
+from iutok.pixels import to_float,to_uint8
+from iutok.proposals.files import tokens_of
+from iutok.quantizers import FSQ
+from iutok.tokenizers import Connector,Tokenizer
+
+@pytest.fixture(scope='module')
+def scored(tmp_path_factory):
+    torch.manual_seed(0)
+    body,cache = dict(width=16, n_res=1, attention=False),tmp_path_factory.mktemp('cache')
+    tok = Tokenizer(ConvEncoder(mults=(1, 1, 2), out_channels=16, **body), FSQ([4, 4]), ConvDecoder(in_channels=16, mults=(2, 1, 1), **body), Connector([16, 2]), Connector([2, 16]), image_size=32).eval()
+    with torch.no_grad(): tok.decoder.head[-1].weight *= 8
+    train,held = load_images('fashion', 'train').take(600),load_images('fashion', 'test').take(530)
+    sizes,batch = [],type(held).batch
+    class Watched(type(held)):
+        def batch(self, idx, *args, **kw): sizes.append(len(idx)); return batch(self, idx, *args, **kw)
+    held.__class__ = Watched
+    perceptual = perceptual_vgg(VGG16(), [torch.ones(c) for c in (64, 128, 256, 512, 512)])
+    metrics,_ = score_tokenizer(tok, train, held, get_extractor('fashion'), cache, 0, perceptual)
+    return tok,train,held,cache,perceptual,metrics,list(sizes)
+
+def test_scores_equal_those_of_whole_tensors(scored):
+    tok,_,held,cache,perceptual,m,_ = scored
+    u8 = held.batch(torch.arange(len(held)), 32)
+    raw = tok.decode(tok.encode(u8), clamp=False)*2-1
+    x_hat = to_uint8(raw)
+    assert raw.abs().max()>1 # some of it lies outside of what bytes can say
+    for k,v in pixel_scores((u8, x_hat)).items(): assert m[k]==pytest.approx(v, rel=1e-5)
+    with torch.no_grad(): assert m['lpips_vgg']==pytest.approx(perceptual(raw, to_float(u8)).item(), rel=1e-4)
+    assert m['rfd']==pytest.approx(score_images(x_hat, reference_stats(held, 'fashion', 32, cache), 'fashion').fd, rel=1e-5)
+
+def test_no_batch_is_large(scored): assert max(scored[-1])<=250
+
+def test_probe_looks_vectors_up(scored):
+    tok,train,held,cache,_,m,_ = scored
+    ts,tv = (tokens_of(tok, s, cache) for s in (train, held))
+    whole = [tok.quantizer.decode(t.tokens.long()).float().flatten(1) for t in (ts, tv)]
+    torch.testing.assert_close(CodeVectors(tok, tv.tokens, lambda z: z.flatten(1))[torch.tensor([3, 1])], whole[1][[3, 1]])
+    assert m['probe_grid']==linear_probe(whole[0], ts.labels.long(), whole[1], tv.labels.long(), 0)
+    tok.quantizer.register_parameter('learned', torch.nn.Parameter(torch.zeros(1)))
+    probe_codes(tok, ts, tv)
+    assert all(p.grad is None for p in tok.parameters()) # probing trains nothing
