@@ -112,7 +112,8 @@ def telling_codes(
     used = counts.argsort(descending=True, stable=True)[:int((counts>0).sum())]
     keep = used[spread[used]>=flat]
     if not len(keep): keep = used
-    return keep[torch.linspace(0, len(keep)-1, min(n, len(keep))).long()].tolist()
+    n = min(n, len(keep))
+    return keep[((torch.arange(n)+.5)*len(keep)/n).long()].tolist() # the middle of each n-th part: the rarest codes would not fill a row
 
 # %% ../nbs/02_viz.ipynb #14e0ac7b
 def codebook_map(
