@@ -35,6 +35,13 @@ def status(folder, log): # one line: runs done, and where the current ones are
             parts.append(f"{p.parent.name} {j['step']}/{j['steps']}, {j['images_per_s']:.0f} images/s, {clock(j['eta'])} left")
     return '; '.join(parts)
 
+def end(p, patience=20.): # stop the process and all it started; snakemake can hang when the signal comes while it books a finished run, whose record is then made again
+    os.killpg(p.pid, signal.SIGTERM)
+    try: p.wait(patience)
+    except subprocess.TimeoutExpired:
+        os.killpg(p.pid, signal.SIGKILL)
+        p.wait()
+
 def main():
     ap = argparse.ArgumentParser(prog='scripts/reproduce')
     ap.add_argument('--profile', default='mini', choices=PROFILES)
@@ -70,8 +77,7 @@ def main():
                 if sys.stdout.isatty(): print(f'\r\033[K[{clock(time.time()-began)}] {status(folder, text)}'[:150], end='', flush=True)
                 elif time.time()-said>30: said = time.time(); print(f'[{clock(time.time()-began)}] {status(folder, text)}', flush=True)
         except KeyboardInterrupt:
-            os.killpg(p.pid, signal.SIGTERM)
-            p.wait()
+            end(p)
             sys.exit(f'\nStopped. Call scripts/reproduce --profile {a.profile} again and it continues where it was.')
     if sys.stdout.isatty(): print('\r\033[K', end='')
     if p.returncode:

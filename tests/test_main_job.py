@@ -1,5 +1,5 @@
 "The main job at smoke size, in a copy of the clone: from nothing to the table, then again, then with one parameter changed."
-import csv,json,os,re,shutil,signal,subprocess,sys,time
+import csv,importlib.util,json,os,re,shutil,signal,subprocess,sys,time
 from pathlib import Path
 import pytest
 
@@ -21,11 +21,12 @@ def call(clone, *args, check=True):
 def reproduce(clone, *args, **kw): return call(clone, 'scripts/reproduce.py', '--profile', 'smoke', *args, **kw)
 
 @pytest.fixture(scope='module')
-def done(clone): # killed when its first runs are finished, called again
+def done(clone): # killed when its first runs are finished and booked, called again
     env = os.environ | dict(PYTHONPATH=str(clone))
     p = subprocess.Popen([sys.executable, 'scripts/reproduce.py', '--profile', 'smoke'], cwd=clone, env=env, stdout=subprocess.DEVNULL)
     deadline = time.time()+1200 # busy machines
-    while len(records(clone))<2:
+    log = clone/'runs'/'smoke'/'workflow.log'
+    while not (log.exists() and re.search(r'^([2-9]|\d\d+) of \d+ steps', log.read_text(), re.M)):
         assert p.poll() is None and time.time()<deadline
         time.sleep(.2)
     second = reproduce(clone, check=False)
@@ -39,6 +40,15 @@ def done(clone): # killed when its first runs are finished, called again
     return out
 
 def records(clone): return {p.parent.name:json.loads(p.read_text()) for p in (clone/'runs'/'smoke').glob('*/record.json')}
+
+def test_a_workflow_that_will_not_stop_is_killed():
+    spec = importlib.util.spec_from_file_location('workflow_of_main_job', Path(__file__).parents[1]/'scripts'/'reproduce.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    deaf = subprocess.Popen([sys.executable, '-c', 'import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(100)'], stdout=subprocess.PIPE, start_new_session=True)
+    deaf.stdout.read(2)
+    module.end(deaf, .3)
+    assert deaf.returncode==-signal.SIGKILL
 
 def test_prints_the_table_and_names_the_report(clone, done):
     for word in ('VQGAN','CVQ-VAE','FSQ','VQ-KD','Cluster','usage','AR, small','AR, large','PPL ↓','gFD-fashion ↓','consistency ↑','probe, grid','PSNR'): assert word in done, word
