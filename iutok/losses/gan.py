@@ -64,8 +64,9 @@ class PatchGAN(nn.Module):
     def config(self): return config_of(self)
 
     def forward(self,
-        x:Tensor, # (B, 3, H, W) in [-1, 1]; sides of at least 2**(depth+1)+2**depth pixels
+        x:Tensor, # (B, 3, H, W) in [-1, 1]; sides of at least 3*2**depth pixels, else ValueError
     )->Tensor:    # (B, 1, h, w) logits, 30x30 for 256 pixels at depth 3
+        if min(x.shape[-2:])<(least := 3*2**self.depth): raise ValueError(f'A PatchGAN of depth {self.depth} sees images of at least {least} pixels, not {x.shape[-2]}x{x.shape[-1]}; choose a smaller depth.')
         return self.main(x)
 
 # %% ../../nbs/33_losses.gan.ipynb #3d400968
