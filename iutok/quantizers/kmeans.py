@@ -39,7 +39,7 @@ class Rows:
         device=None):        # move pieces there; None leaves them where they are
         if not isinstance(x, Tensor) and iter(x) is x:
             raise TypeError('k-means reads the data once per iteration, and a generator can be read only once; pass a list, a memory map or a DataLoader.')
-        self.stream,self.unit,self.to,self.device = not isinstance(x, Tensor),unit,device,device
+        self.stream,self.unit,self.to,self.device,self.cores = not isinstance(x, Tensor),unit,device,device,torch.get_num_threads()
         self.x,self.mid,self.ready,n,d = [x] if isinstance(x, Tensor) else x,None,None,0,0
         for p in self.raw():
             if not p.is_floating_point(): raise TypeError(f'k-means needs float rows, not {p.dtype}; convert them with .float().')
@@ -87,7 +87,19 @@ class Rows:
         "Chunks of lifted rows (n, D+1) and their squared lengths (n,)."
         if self.ready is not None: yield from self.ready
         else:
-            for p in self.raw(): yield from (self.lift(q) for q in p.split(8192 if p.device.type=='cpu' else 1<<18) if len(q))
+            for p in self.made(): yield from (self.lift(q) for q in p.split(8192 if p.device.type=='cpu' else 1<<18) if len(q))
+
+    def made(self):
+        "The pieces of a stream; what makes them, a teacher perhaps, has all cores, though the search that takes them does not."
+        pieces = self.raw()
+        while True:
+            was = torch.get_num_threads()
+            torch.set_num_threads(self.cores)
+            try: p = next(pieces, None)
+            finally: torch.set_num_threads(was)
+            if p is None: return
+            yield p
+            del p
 
     def batches(self,
         size:int, # rows per batch and rank
@@ -120,13 +132,12 @@ def _assign(chunks, c):
     def then(piece, share):
         z,i = piece[0],share.ids(piece[0][:,:-1], c)
         return z.new_zeros(sums.shape).index_add_(0, i, z),i,(piece[1]+2*share.best).clamp_(min=0)  # the appended 1 counts
-    chunks,busy = iter(chunks),c.device.type=='cpu'
-    with sharing(busy) as (n,_): pass
-    while some := list(islice(chunks, n)):  # what makes the pieces, a teacher perhaps, has all cores
-        with torch.autocast(c.device.type, enabled=False),sharing(busy) as (_,run): found = search_shares(some, lambda p: p[0], c, mid, 'l2', then, False, run)
-        for s,i,d in found:
-            sums += s
-            ids.append(i); d2.append(d)
+    with torch.autocast(c.device.type, enabled=False),sharing(c.device.type=='cpu') as (n,run):
+        chunks = iter(chunks)
+        while some := list(islice(chunks, n)):
+            for s,i,d in search_shares(some, lambda p: p[0], c, mid, 'l2', then, False, run):
+                sums += s
+                ids.append(i); d2.append(d)
     ids,d2 = (torch.cat(ids),torch.cat(d2)) if ids else (c.new_zeros(0, dtype=torch.long),c.new_zeros(0))
     total, = all_sum(d2.sum(dtype=torch.float64))
     all_sum(sums)
