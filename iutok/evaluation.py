@@ -79,12 +79,13 @@ def score_tokenizer(
     ts,tv = (tokens_of(tok, s, cache) for s in (train, held))
     reference = reference_stats(held, extractor, tok.image_size, cache)
     pairs = {k:[] for k in PIXEL_SCORES} | ({perceptual.kind:[]} if perceptual else {}) # distances between images and their reconstructions
+    if perceptual: perceptual.to(tok.device)
     def reconstructions(): # the pairs are compared as they pass
         for b,t in zip(sequential(held, tok.image_size, 250), tv.tokens.split(250), strict=True):
             x_hat = tok.decode(t, clamp=False)*2-1
             u8 = to_uint8(x_hat)
             for k,f in PIXEL_SCORES.items(): pairs[k].append(f(b.u8, u8))
-            if perceptual: pairs[perceptual.kind].append(perceptual.to(tok.device).per_image(x_hat.to(tok.device), to_float(b.u8).to(tok.device)).cpu())
+            if perceptual: pairs[perceptual.kind].append(perceptual.per_image(x_hat.to(tok.device), to_float(b.u8).to(tok.device)).cpu())
             yield u8
     r = score_images(reconstructions(), reference, extractor)
     floor = frechet(reference_stats(train, extractor, tok.image_size, cache), reference) # kept for all rows

@@ -2,7 +2,7 @@
 import pytest,torch
 from iutok.data import load_images
 from iutok.evaluation import CodeVectors,probe_codes,score_tokenizer
-from iutok.losses.recon import Perceptual,VGG16,perceptual_vgg
+from iutok.losses.recon import VGG16,perceptual_vgg
 from iutok.metrics.features import get_extractor
 from iutok.metrics.pixels import pixel_scores
 from iutok.metrics.probe import linear_probe
@@ -10,7 +10,7 @@ from iutok.metrics.scores import reference_stats,score_images
 from iutok.nets.conv import ConvDecoder,ConvEncoder
 from iutok.pixels import to_float,to_uint8
 from iutok.proposals.files import tokens_of
-from iutok.quantizers import FSQ
+from iutok.quantizers import FSQ,VQ
 from iutok.tokenizers import Connector,Tokenizer
 
 @pytest.fixture(scope='module')
@@ -46,6 +46,12 @@ def test_probe_looks_vectors_up(scored):
     whole = [tok.quantizer.decode(t.tokens.long()).float().flatten(1) for t in (ts, tv)]
     torch.testing.assert_close(CodeVectors(tok, tv.tokens, lambda z: z.flatten(1))[torch.tensor([3, 1])], whole[1][[3, 1]])
     assert m['probe_grid']==linear_probe(whole[0], ts.labels.long(), whole[1], tv.labels.long(), 0)
-    tok.quantizer.register_parameter('learned', torch.nn.Parameter(torch.zeros(1)))
-    probe_codes(tok, ts, tv)
-    assert all(p.grad is None for p in tok.parameters()) # probing trains nothing
+
+def test_probing_trains_nothing(scored):
+    tok,train,held,cache,*_ = scored
+    ts,tv = (tokens_of(tok, s, cache) for s in (train, held))
+    learned = Tokenizer(tok.encoder, VQ(16, 2), image_size=32) # its codebook is a parameter
+    before = learned.quantizer.codebook.detach().clone()
+    probe_codes(learned, ts, tv)
+    assert learned.quantizer.codebook.requires_grad and learned.quantizer.codebook.grad is None
+    torch.testing.assert_close(learned.quantizer.codebook.detach(), before, atol=0, rtol=0)
