@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError,version
 from pathlib import Path
 from typing import Any
 import numpy as np, torch
+from .precision import cpu_kind
 
 # %% ../nbs/00_core.ipynb #bf42a9bd
 def seed_everything(
@@ -254,7 +255,7 @@ def environment()->dict:
     return dict(
         git=dict(commit=_git('rev-parse', 'HEAD'), dirty=bool(_git('status', '--porcelain', '--untracked-files=no', '--', 'iutok', 'nbs', 'scripts'))),
         versions=dict(python=platform.python_version(), **{p:_version(p) for p in PACKAGES}),
-        hardware=dict(cpu=_cpu(), cores=os.cpu_count(), threads=torch.get_num_threads(),
+        hardware=dict(cpu=_cpu(), **cpu_kind(), cores=os.cpu_count(), threads=torch.get_num_threads(),
                       gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]))
 
 # %% ../nbs/00_core.ipynb #29f0acfd
@@ -272,6 +273,7 @@ class Run:
     folder:Path                              # where it writes
     used:dict=field(default_factory=dict)    # role -> record of an earlier run it builds on
     started:float=field(default_factory=time.time)
+    arithmetic:str=None                      # bf16 or fp32, what it was trained in; None: no training
     before:float=0.                          # seconds spent by earlier, interrupted calls
 
     def __getattr__(self, k): # run.n_codes for run.params['n_codes']
@@ -302,7 +304,7 @@ class Run:
         "Write record.json, the only thing that tables read (the first process does). Its presence says that the run is finished."
         params = {k:_portable(v) for k,v in self.params.items() if k not in _BOOKKEEPING}
         r = dict(run=self.name, notebook=self.notebook, id=self.id, profile=self.params['profile'], seed=self.params.get('seed'), metrics=metrics, params=params,
-                 uses={k:dict(run=u['run'], id=u['id']) for k,u in self.used.items()}, **extra,
+                 uses={k:dict(run=u['run'], id=u['id']) for k,u in self.used.items()}, arithmetic=self.arithmetic, **extra,
                  processes=world_size(), seconds=round(time.time()-self.started+self.before, 1), **environment(), finished=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
         if rank()==0: save_json(self.folder/'record.json', r)
         return r

@@ -200,6 +200,7 @@ def pixel_recipe(
 )->dict:      # what has to be equal in every row of a comparison
     "The parameters of a run that decide how its pixels were trained."
     p = dict(body='conv') | run.params
+    p['precision'] = getattr(run, 'arithmetic', None) or p.get('precision') # what was used, not what was asked for
     return {k:p.get(k) for k in PIXEL_KEYS if p['body']=='vit' or not k.startswith('vit')}
 
 # %% ../nbs/38_recipes.ipynb #c1e9ed0b

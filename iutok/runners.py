@@ -9,12 +9,13 @@ __all__ = ['images_of', 'run_device', 'pixel_cost', 'distil_cost', 'train_pixels
 import torch
 from torch import Tensor,nn
 from .core import Run,atomic,first_rank_only,local_rank,rank,world_size
-from .cost import Cost,count,fake,faked,flops,measured_rate,step_cost,this_device
+from .cost import Cost,count,fake,faked,flops,measured_rate,step_cost
 from .data import Batch,Batches,ImageSet,load_images,sequential
 from .distillation import distil_phase
 from .losses.recon import VGG16,perceptual_effnet,perceptual_vgg
 from .nets.conv import Residual
 from .nets.vit import Block
+from .precision import arithmetic,this_device
 from .quantizers import CVQ,codebook_entropy,codebook_perplexity,usage
 from .recipes import discriminator,pixel_phases
 from .teachers import FrozenTeacher
@@ -52,7 +53,8 @@ def _blank(size): return lambda b: Batch(torch.zeros(b, 3, size, size, dtype=tor
 def _rate(run, block, shape, most, what): # of a typical block; a CPU sees `most` images at a time
     b = run.batch_size//world_size()
     if this_device()=='cpu': b = max(1, min(b, most))
-    return measured_rate(block, (b, *shape), run.precision),f'measured now on {what}, {run.precision}'
+    word = arithmetic(run.precision)
+    return measured_rate(block, (b, *shape), word),f'measured now on {what}, {word}'
 
 def _conv_rate(run):
     s,c = run.image_size,run.width
@@ -136,6 +138,7 @@ def train_pixels(
     batches = Batches(train, run.image_size, run.batch_size, run.transform, run.seed, rank(), world_size())
     out = fit(pixel_phases(run, tok, tokens, frozen), batches, run.steps, run.folder, run.id, run.seed, run.precision, clip=run.clip, ema=run.ema, workers=run.workers, look=look, look_every=run.look_every)
     first_rank_only()
+    run.arithmetic = out['precision']
     return (out['ema'].tok if run.ema else tok),out
 
 def code_metrics(

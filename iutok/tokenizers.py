@@ -48,7 +48,7 @@ class TeacherEncoder(nn.Module):
         size:int|tuple=None,   # side the teacher sees, or (height, width), pixels; None: its native size
         hash:str=None,         # fingerprint its weights must have, else ValueError; None: any
         pretrained:bool=True,  # real weights
-        fast:bool=True,        # bfloat16 arithmetic
+        fast:bool=True,        # bfloat16 arithmetic where the machine multiplies it natively
         profile:str='mini',    # which network the name means
         project:bool=None,     # features after its projection; None: as its table says
         weights:str|Path=None):# file of its weights; no part of the tokenizer's identity

@@ -15,6 +15,7 @@ import numpy as np, torch
 from torch import Tensor,nn
 from torch.optim.swa_utils import AveragedModel
 from .core import atomic,save_json,seed_everything
+from .precision import arithmetic,autocast
 from .viz import plot_curves,save_png
 
 # %% ../nbs/03_training.ipynb #8a982260
@@ -108,9 +109,10 @@ def save_checkpoint(
     seconds:float=0.,      # training time so far
     curves:dict={},        # points of the learning curves so far
     rng:list|None=None,    # random states, one per process; None: this process alone
+    precision:str|None=None, # the arithmetic it was trained in
 )->Path:
     "Write the whole training state atomically."
-    state = dict(step=step, run_id=run_id, seconds=seconds, curves=curves, rng=rng or [_rng()], ema=ema and ema.state_dict(),
+    state = dict(step=step, run_id=run_id, seconds=seconds, curves=curves, precision=precision, rng=rng or [_rng()], ema=ema and ema.state_dict(),
                  phases={k:dict(module=p.module.state_dict(), optimizer=p.optimizer.state_dict()) for k,p in phases.items()})
     return atomic(path, lambda p: torch.save(state, p))
 
@@ -121,15 +123,15 @@ def load_checkpoint(
     ema:nn.Module|None=None, # filled in place
     rank:int=0,            # index of this process
     world:int=1,           # number of processes
-)->tuple[int,float,dict]:  # steps done, training seconds, curves so far; (0, 0., {}) where there is nothing to resume
+)->tuple[int,float,dict,str|None]: # steps done, training seconds, curves so far, arithmetic; (0, 0., {}, None) where there is nothing to resume
     "Restore the training state, if `path` exists and belongs to this run; a damaged file, or one of other modules, raises a ValueError."
-    if not Path(path).exists(): return 0,0.,{}
+    if not Path(path).exists(): return 0,0.,{},None
     anew = 'move it away and the run starts anew'
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
         rng,owner = state['rng'],state['run_id']
     except Exception as e: raise ValueError(f'{path} is damaged or no checkpoint ({type(e).__name__}); {anew}.') from None
-    if owner!=run_id: return 0,0.,{}
+    if owner!=run_id: return 0,0.,{},None
     try:
         if state['phases'].keys()!=phases.keys() or (ema is None)!=(state['ema'] is None): raise ValueError(f"phases {', '.join(state['phases'])}, {'no' if state['ema'] is None else 'with'} averaged weights")
         for k,p in phases.items():
@@ -141,7 +143,7 @@ def load_checkpoint(
     else:
         seed_everything(torch.initial_seed()+state['step'])
         warnings.warn(f'{len(rng)} processes wrote {path} and {world} continue it: weights, moments and data go on from step {state["step"]}, but random draws are not those of an uninterrupted run.')
-    return state['step'],state['seconds'],state['curves']
+    return state['step'],state['seconds'],state['curves'],state.get('precision')
 
 # %% ../nbs/03_training.ipynb #ff5c2fd7
 class Curves:
@@ -206,7 +208,7 @@ def _look(look, step, phases): # and leave no trace
 def _step(p, call, batch, step, precision, clip, acc): # -> numbers to log; FloatingPointError if loss or gradient is not finite
     p.set_lr(step)
     p.optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(acc.device.type, torch.bfloat16, enabled=precision=='bf16'): loss,logs = call(batch, step)
+    with autocast(precision, acc.device): loss,logs = call(batch, step)
     acc.backward(loss)
     norm = nn.utils.clip_grad_norm_(p.parameters, clip or math.inf)
     finite = acc.reduce(torch.stack([loss.detach().isfinite(), norm.isfinite()]).float(), 'mean')
@@ -224,7 +226,7 @@ def fit(
     folder:str|Path,          # checkpoint, curves and progress go here
     run_id:str='',            # identity of the run; a checkpoint of another one is set aside
     seed:int=0,               # seeds what modules draw, offset by the index of the process
-    precision:str='bf16',     # bf16 (autocast) or fp32
+    precision:str='auto',     # auto (as the machine does best), bf16 (autocast) or fp32
     clip:float|None=None,     # largest gradient norm of a phase; None or 0: no clipping
     ema:float|None=None,      # decay of the averaged weights of the first phase's module; None or 0: none
     workers:int=0,            # processes that prepare batches
@@ -233,16 +235,16 @@ def fit(
     look:Callable[[int],None]|None=None, # called with the steps done, e.g. to draw a grid; on the first process alone
     look_every:int|None=None, # steps from look to look; None: as save_every
     stop_after:int|None=None, # stop early after this many steps, as a killed run would
-)->dict: # steps, seconds, images_per_s, resumed_at, ema (averaged copy of the first phase's module, or None)
+)->dict: # steps, seconds, images_per_s, resumed_at, precision (bf16 or fp32), ema (averaged copy of the first phase's module, or None)
     "Train until `steps`, on one process or many, continuing from the folder's checkpoint if it belongs to this run. Raises ValueError for settings that do not fit, FloatingPointError when a loss or gradient is not finite."
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs,gather_object,send_to_device
     from fastprogress.fastprogress import progress_bar
-    if precision not in ('bf16', 'fp32'): raise ValueError(f"precision must be bf16 or fp32, got {precision!r}.")
     log_every,save_every = log_every or max(20, steps//2000),save_every or max(200, steps//100)
     look_every,until = look_every or save_every,min(steps, stop_after or steps)
     acc = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision='no', kwargs_handlers=[DistributedDataParallelKwargs()])
     rank,world,main,folder = acc.process_index,acc.num_processes,acc.is_main_process,Path(folder)
+    precision = arithmetic(precision, acc.device)
     seed_everything(seed, rank)
     folder.mkdir(parents=True, exist_ok=True)
     calls,first = {},next(iter(phases.values()))
@@ -252,7 +254,10 @@ def fit(
         calls[k] = acc.prepare(p.module) # all processes have the first one's weights from here on
     avg = averaged(first.module, ema) if ema else None
     ckpt = folder/'checkpoint.pt'
-    start,before,points = load_checkpoint(ckpt, phases, run_id, avg, rank, world)
+    start,before,points,began_in = load_checkpoint(ckpt, phases, run_id, avg, rank, world)
+    if began_in and began_in!=precision:
+        if main: print(f'This run began in {began_in} and goes on in it; here it would begin in {precision}.', flush=True)
+        precision = began_in
     if len(set(gather_object([start])))>1: raise ValueError(f'The processes do not see the same {ckpt}; the run folder has to be on storage that all of them share.')
     if main:
         for f in folder.glob('.checkpoint.pt.*'): f.unlink() # what a killed write left
@@ -297,9 +302,9 @@ def fit(
             curves.gather()
             states,saved = gather_object([_rng()]),done
             if main:
-                save_checkpoint(ckpt, phases, done, run_id, avg, before+time.time()-began, dict(rows=curves.rows, sums=curves.sums), states)
+                save_checkpoint(ckpt, phases, done, run_id, avg, before+time.time()-began, dict(rows=curves.rows, sums=curves.sums), states, precision)
                 curves.save(pause=3 if last else 30)
         if look and main and (done%look_every==0 or last): _look(look, done, phases)
     acc.wait_for_everyone() # what the first process wrote is there for all
     for m in [p.module for p in phases.values()]+([avg.module] if avg else []): m.eval()
-    return dict(steps=until, seconds=round(before+time.time()-began, 1), images_per_s=round(seen/max(1e-9, time.time()-began), 1), resumed_at=start, ema=avg and avg.module)
+    return dict(steps=until, seconds=round(before+time.time()-began, 1), images_per_s=round(seen/max(1e-9, time.time()-began), 1), resumed_at=start, precision=precision, ema=avg and avg.module)

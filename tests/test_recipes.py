@@ -142,7 +142,7 @@ def test_optimisers(name, d_from):
 # ---- small profiles
 
 MINI = dict(data='fashion', image_size=32, width=16, mults=[1, 2, 2], n_res=1, latent=32, attention=False, transform='none', steps=500, batch_size=64, lr=2e-3, lr_final=0, betas=[.5, .9], warmup=.05, warm=.1,
-            l1=1, mse=1, perceptual='none', gan=1, gan_loss='hinge', gan_start=.5, gan_gain=.2, r1=0, disc='patchgan', disc_depth=2, disc_width=32, disc_lr=5e-4, disc_weight=1, disc_forward='reuse', clip=0, ema=0, precision='bf16')
+            l1=1, mse=1, perceptual='none', gan=1, gan_loss='hinge', gan_start=.5, gan_gain=.2, r1=0, disc='patchgan', disc_depth=2, disc_width=32, disc_lr=5e-4, disc_weight=1, disc_forward='reuse', clip=0, ema=0, precision='auto')
 
 @pytest.mark.parametrize('kind', ['vqgan', 'cvqvae', 'fsq', 'decoder'])
 def test_mini_pixels_are_the_same_for_all(kind):

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from pathlib import Path
 from torch import Tensor,nn
+from ..precision import autocast,fast_bfloat16
 
 # %% ../../nbs/32_losses.recon.ipynb #9e47a067
 def l1_loss(
@@ -57,7 +58,7 @@ class Perceptual(nn.Module):
         scale:tuple=(1,1,1),   # divided by, per colour
         size:int=None,         # resize the shorter side to this many pixels first (bilinear); None keeps the size
         kind:str='perceptual', # the name that records show
-        fast:bool=False):      # run the network in bfloat16; differences stay float32
+        fast:bool=False):      # run the network in bfloat16 where that is native; differences stay float32
         super().__init__()
         self.net = (features.eval().requires_grad_(False) if isinstance(features, nn.Module) else features,) # a tuple hides it
         self.size,self.kind,self.fast = size,kind,fast
@@ -72,7 +73,8 @@ class Perceptual(nn.Module):
     def maps(self, x): # (B, 3, H, W) in [-1, 1] -> list of unit-length maps, float32
         x = (x.float()-self.shift)/self.scale
         if self.size: x = F.interpolate(x, scale_factor=self.size/min(x.shape[-2:]), mode='bilinear')
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.fast): maps = self.net[0](x)
+        word = 'bf16' if self.fast and fast_bfloat16(x.device) else 'fp32'
+        with autocast(word, x.device): maps = self.net[0](x)
         return [unit_length(m.float()) for m in maps]
 
     def per_image(self,
@@ -147,7 +149,7 @@ def lpips_weights(
 def perceptual_vgg(
     vgg:nn.Module=None,   # images to five maps, or the file of VGG16's ImageNet weights; None: see `load_vgg16`
     weights:list=None,    # five (C_l,) tensors; None: those of the lpips package
-    fast:bool=False,      # run VGG16 in bfloat16
+    fast:bool=False,      # run VGG16 in bfloat16 where that is native
 )->Perceptual:            # takes images in [-1, 1]
     "LPIPS with VGG16, as VQGAN and the paper use it (arXiv:1801.03924). Raises as `load_vgg16` and `lpips_weights` do."
     return Perceptual(vgg if isinstance(vgg, nn.Module) else load_vgg16(vgg), lpips_weights() if weights is None else weights,
@@ -157,7 +159,7 @@ def perceptual_vgg(
 def perceptual_effnet(
     net:nn.Module=None, # images in [-1, 1] to five maps; None loads EfficientNet-Lite0 with its ImageNet weights
     size:int=None,      # enlarge the shorter side to this many pixels first; 64 or 128 suit 32-pixel images
-    fast:bool=False,    # run the network in bfloat16
+    fast:bool=False,    # run the network in bfloat16 where that is native
 )->Perceptual:          # takes images in [-1, 1]
     "The perceptual loss with the five maps of EfficientNet-Lite0, equally weighted; ours, not the paper's."
     if net is None:

@@ -1,0 +1,82 @@
+"The machine decides the arithmetic, once, and the record says which."
+import re
+from pathlib import Path
+import pytest, torch
+import iutok.precision as precision
+from iutok.core import Run
+from iutok.precision import arithmetic, autocast, cpu_kind
+from iutok.teachers import load_teacher
+from iutok.training import fit
+from test_resume import ends, rows, same, train
+
+ROOT = Path(__file__).parents[1]
+
+def machine(monkeypatch, native): # as if this CPU multiplied bfloat16 natively, or did not
+    monkeypatch.setattr(precision, 'fast_bfloat16', lambda device='cpu': native)
+    monkeypatch.setattr('iutok.teachers.fast_bfloat16', lambda device='cpu': native)
+
+@pytest.mark.parametrize('native, word', [(True, 'bf16'), (False, 'fp32')])
+def test_auto_is_what_the_machine_does_best(monkeypatch, native, word):
+    machine(monkeypatch, native)
+    assert arithmetic('auto', 'cpu')==word
+    assert load_teacher('effnet', pretrained=False).fast is native
+
+def test_explicit_bfloat16_on_a_slow_cpu_is_obeyed_with_its_price(monkeypatch):
+    machine(monkeypatch, False)
+    with pytest.warns(UserWarning, match='5 to 10 times as long as float32') as seen: assert arithmetic('bf16', 'cpu')=='bf16'
+    assert len(seen)==1
+    machine(monkeypatch, True)
+    assert arithmetic('bf16', 'cpu')=='bf16'
+
+def test_the_context_multiplies_in_what_its_word_says():
+    a = torch.ones(2, 2)
+    for word,dtype in dict(bf16=torch.bfloat16, fp32=torch.float32).items():
+        with autocast(word): assert (a@a).dtype==dtype
+
+@pytest.mark.parametrize('begins', [True, False], ids=['begins in bf16', 'begins in fp32'])
+def test_a_run_goes_on_in_the_arithmetic_it_began_with_on_another_machine(tmp_path, monkeypatch, capsys, begins):
+    "Bit for bit as if it had stayed where it was."
+    machine(monkeypatch, begins)
+    train(tmp_path/'stayed')
+    train(tmp_path/'moved', stop_after=6)
+    machine(monkeypatch, not begins)
+    out = train(tmp_path/'moved')
+    word = 'bf16' if begins else 'fp32'
+    assert out['resumed_at']==6 and out['precision']==word
+    assert f'This run began in {word} and goes on in it' in capsys.readouterr().out
+    same(ends(tmp_path/'stayed'), ends(tmp_path/'moved'))
+    assert rows(tmp_path/'stayed')==rows(tmp_path/'moved')
+
+def test_a_record_holds_what_was_used_and_an_identity_what_was_asked_for(tmp_path):
+    a,b = (Run('train_vqgan', dict(profile='mini', precision='auto', seed=0), tmp_path/w, arithmetic=w) for w in ('bf16', 'fp32'))
+    assert a.id==b.id
+    assert (a.record({})['arithmetic'], b.record({})['arithmetic'])==('bf16', 'fp32')
+    assert a.record({})['hardware'].items()>=cpu_kind().items()
+
+def test_what_a_comparison_freezes_is_the_arithmetic_that_was_used():
+    from types import SimpleNamespace
+    from iutok.recipes import pixel_recipe
+    run = lambda used: SimpleNamespace(params=dict(precision='auto'), arithmetic=used)
+    assert pixel_recipe(run('bf16'))['precision']=='bf16' and pixel_recipe(run('fp32'))['precision']=='fp32'
+
+def test_a_tokenizer_says_nothing_about_the_machine_that_saved_it(tmp_path, monkeypatch):
+    "Same files, same hash; each machine runs it in its own best arithmetic."
+    from iutok.quantizers import Fixed
+    from iutok.tokenizers import TeacherEncoder, Tokenizer
+    def make(native):
+        machine(monkeypatch, native)
+        torch.manual_seed(0)
+        encoder = TeacherEncoder('effnet', size=32)
+        return Tokenizer(encoder, Fixed(8, encoder.teacher.info.dim), image_size=32)
+    a,b = make(True),make(False)
+    a.save(tmp_path)
+    loaded = Tokenizer.load(tmp_path)
+    assert a.fingerprint()==b.fingerprint()==loaded.fingerprint() and a.encoder.config()==b.encoder.config()
+    assert a.encoder.teacher.fast and not b.encoder.teacher.fast and not loaded.encoder.teacher.fast
+
+def test_no_other_place_decides():
+    "Only the precision chapter names the instruction sets, and nothing else turns bfloat16 on by itself."
+    for path in (ROOT/'iutok').rglob('*.py'):
+        if path.name in ('precision.py', '_modidx.py'): continue
+        text = path.read_text()
+        assert not re.search(r'avx512_bf16|amx_tile|autocast\([^)]*bfloat16', text), path.name
