@@ -1,25 +1,20 @@
 "Run the workflow of the main job, show how far it is, and print the table."
 import argparse, fcntl, json, os, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
-from iutok.core import PROFILES, load_json, project_root, resolve
-from iutok.recipes import RECIPES
+from iutok.files import load_json, project_root
+from iutok.settings import PROFILES, anchored, parse_words, resolve
 
 ROOT = project_root()
 
-def overrides(words): # train_ar.steps=500 -> {'train_ar': {'steps': 500}}, checked against the notebooks
-    sys.path.insert(0, str(ROOT/'scripts'))
-    from run import value
-    from iutok.core import read_parameters
+def overrides(words): # train_ar.steps=500 -> {'train_ar': {'steps': 500}}, judged as a run would
     out = {}
     for w in words:
-        m = re.fullmatch(r'(\w+)\.(\w+)=(.*)', w)
+        m = re.fullmatch(r'(\w+)\.(\w+=.*)', w)
         if not m: sys.exit(f"scripts/reproduce: '{w}' is not of the form NOTEBOOK.parameter=value, e.g. train_ar.steps=500.")
-        nb,k,v = m.groups()
-        f = ROOT/'nbs'/f'{nb}.ipynb'
-        if not f.exists(): sys.exit(f"scripts/reproduce: there is no notebook '{nb}'.")
-        declared,_ = read_parameters(f)
-        out.setdefault(nb, {})[k] = value(v, declared[k].type if k in declared else 'str')
-        try: resolve(f, out[nb], RECIPES)
+        notebook,word = m.groups()
+        try:
+            out.setdefault(notebook, {}).update(anchored(parse_words(notebook, [word])))
+            resolve(notebook, out[notebook])
         except ValueError as e: sys.exit(f'scripts/reproduce: {e}')
     return out
 

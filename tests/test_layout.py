@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ORDER = ['precision', 'core', 'pixels', 'splits', 'data', 'viz', 'training', 'cost', 'weights', 'teachers', 'text', 'captions', 'pretraining', 'mini_teachers', 'quantizers', 'nets', 'losses', 'tokenizers', 'reconstruction', 'distillation', 'clustering', 'recipes', 'runners', 'convert',
+ORDER = ['checks', 'files', 'settings', 'precision', 'core', 'pixels', 'splits', 'data', 'viz', 'training', 'cost', 'weights', 'teachers', 'text', 'captions', 'pretraining', 'mini_teachers', 'quantizers', 'nets', 'losses', 'tokenizers', 'reconstruction', 'distillation', 'clustering', 'recipes', 'runners', 'convert',
          'proposals', 'sampling', 'metrics', 'evaluation', 'analysis']
 FILES = [p for p in sorted((ROOT/'iutok').rglob('*.py')) if p.name!='_modidx.py']
 

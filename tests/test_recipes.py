@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import pytest,torch
 from torch import nn
-from iutok.core import check_parameters,read_parameters,resolve
+from iutok.settings import resolve
 from iutok.cost import count
 from iutok.quantizers import CVQ,FSQ,NormEMA,OnlineCluster,VQ
 from iutok.recipes import PIXEL_KEYS,RECIPES,build,pixel_phases,pixel_recipe
@@ -54,18 +54,11 @@ VQKD = {
     'vqkd-openclip_bigG_14-8192':      (8192,  'imagenet',         'openclip_bigG_14', 1280)}
 FEATURE_DECODER = {512:8_250_368, 768:8_447_232, 1024:8_644_096, 1280:8_840_960}
 
-def test_every_row_is_there(): assert set(RECIPES)=={*PIXELS, *VQKD, 'cluster-clip-8192'}
+def test_every_row_is_there():
+    paper = {k for k,r in RECIPES.items() if r['profile']=='paper' and r['notebook'] not in ('train_ar', 'evaluate', 'table1_tokenizers', 'fig_losses', 'fig_codebooks')}
+    assert paper=={*PIXELS, *VQKD, 'cluster-clip-8192'}
 
-def paper(name): # what a run of this recipe would use, from its notebook
-    return resolve(ROOT/'nbs'/f"{RECIPES[name]['notebook']}.ipynb", dict(profile='paper', recipe=name), RECIPES)
-
-@pytest.mark.parametrize('name', RECIPES)
-def test_a_notebook_takes_what_its_recipe_sets(name):
-    declared,_ = read_parameters(ROOT/'nbs'/f"{RECIPES[name]['notebook']}.ipynb")
-    row = {k:v for k,v in RECIPES[name].items() if k!='notebook'}
-    check_parameters(row, declared) # names and types
-    got = paper(name)
-    assert {k:got[k] for k in row}==row
+def paper(name): return resolve(RECIPES[name]['notebook'], dict(recipe=name)) # what a run of this recipe would use
 
 @pytest.mark.parametrize('name', PIXELS)
 def test_pixel_rows(name):
@@ -146,21 +139,18 @@ MINI = dict(data='fashion', image_size=32, width=16, mults=[1, 2, 2], n_res=1, l
 
 @pytest.mark.parametrize('kind', ['vqgan', 'cvqvae', 'fsq', 'decoder'])
 def test_mini_pixels_are_the_same_for_all(kind):
-    for profile in ('smoke', 'mini'):
-        runs = [resolve(ROOT/'nbs'/f'train_{k}.ipynb', dict(profile=profile), RECIPES) for k in ('vqgan', kind)]
+    for profile in ('smoke', 'quick', 'mini'):
+        runs = [resolve(f'train_{k}', dict(profile=profile)) for k in ('vqgan', kind)]
         a,b = [pixel_recipe(SimpleNamespace(params=p)) for p in runs]
         assert a==b and set(a)==set(k for k in PIXEL_KEYS if not k.startswith('vit'))
     assert {k:runs[1][k] for k in MINI}==MINI and runs[1]['seed']==0
 
-def test_a_recipe_at_mini_keeps_its_kind():
-    at = lambda nb,**kw: resolve(ROOT/'nbs'/f'{nb}.ipynb', dict(profile='mini') | kw, RECIPES)
-    ll,vq = at('train_vqgan', recipe='llamagen-16384x8-stylegan2'),at('train_vqgan')
-    assert {k for k in ll if ll[k]!=vq[k]}=={'recipe', 'sphere', 'disc'} and ll['sphere'] and ll['disc']=='stylegan2'
-    assert at('train_decoder', recipe='decoder-vit')['body']=='vit' and at('train_decoder', recipe='decoder-vit')['vit_width']==96
-    assert at('train_cvqvae', cosine=True)['cosine'] and not at('train_cvqvae')['cosine']
+def test_a_mini_row_keeps_its_kind():
+    assert resolve('train_cvqvae', dict(cosine=True))['cosine'] and not resolve('train_cvqvae')['cosine']
+    assert resolve('train_decoder', dict(body='vit'))['vit_width']==96 and resolve('train_decoder')['gan_loss']=='hinge'
 
 def test_a_vit_body_is_part_of_what_is_frozen():
-    a,b = [pixel_recipe(SimpleNamespace(params=resolve(ROOT/'nbs'/'train_decoder.ipynb', dict(profile='mini', body='vit', vit_depth=n), RECIPES))) for n in (1, 2)]
+    a,b = [pixel_recipe(SimpleNamespace(params=resolve('train_decoder', dict(body='vit', vit_depth=n)))) for n in (1, 2)]
     assert a!=b and a['body']=='vit'
 
 # ---- words
@@ -173,7 +163,7 @@ def test_a_vit_body_is_part_of_what_is_frozen():
     (lambda: build('vqgan-8192', 'meta', disc='biggan'), 'disc must be patchgan or stylegan2'),
     (lambda: pixel_phases(SimpleNamespace(**RECIPES['vqgan-1024'] | dict(disc_forward='twice')), None), 'disc_forward must be reuse or repeat'),
     (lambda: pixel_phases(SimpleNamespace(**RECIPES['vqgan-1024'] | dict(perceptual='vgg19')), build('vqgan-1024', 'meta')), 'perceptual must be none, vgg or effnet'),
-    (lambda: resolve(ROOT/'nbs'/'train_fsq.ipynb', dict(recipe='vqgan-1024'), RECIPES), "The recipe 'vqgan-1024' is for train_vqgan. train_fsq knows: fsq-8000, fsq-64000")])
+    (lambda: resolve('train_fsq', dict(recipe='vqgan-1024')), "The recipe 'vqgan-1024' is for train_vqgan. train_fsq knows: fsq-8000, fsq-64000")])
 def test_wrong_words(call, says):
     with pytest.raises(ValueError) as e: call()
     assert says in str(e.value) and '\n' not in str(e.value)

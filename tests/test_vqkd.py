@@ -149,9 +149,9 @@ def test_full_size_step_with_a_teacher_of_clips_shape():
 def test_the_ablation_plan_can_be_run_and_its_records_are_of_it():
     folder = ROOT/'nbs'/'results'/'ablations'
     plan = load_json(folder/'plan.json')
-    base = resolve(ROOT/'nbs'/'train_vqkd.ipynb', plan['base']['params'], RECIPES)
+    base = resolve('train_vqkd', plan['base']['params'])
     for name,row in plan.items():
-        p = resolve(ROOT/'nbs'/f"{row['notebook']}.ipynb", row['params'], RECIPES)
+        p = resolve(row['notebook'], row['params'])
         changed = {k for k in p if p[k]!=base[k]}
         assert changed<={'teacher_size','n_codes','dim'} and len(changed)==1 if row['axis'] not in ('all', "CLIP's projection") else changed<={'teacher','project'}, name
         if (folder/f'{name}.json').exists():
