@@ -5,6 +5,8 @@ import pandas as pd
 from PIL import Image
 from iutok.analysis import label
 from iutok.core import PROFILES, load_json, project_root, save_json
+from iutok.precision import arithmetic, cpu_kind
+from iutok.runners import reference_rate
 
 PAGES = dict( # page -> the tokenizers it compares, as patterns of run names
     losses=['vqgan-pixel-s?', 'vqgan-perceptual-s?', 'vqgan-gan-s?', 'vqgan-gentle-s?', 'vqgan-both-s?'],
@@ -45,6 +47,7 @@ def main(what='table1', profile='mini'):
     new = out.with_name(out.name+'.new')
     shutil.rmtree(new, ignore_errors=True)
     names,behind = rows_of_table(runs, new) if what=='table1' else tokenizers_alone(runs, new, what)
+    if what=='table1': save_json(new/'cost.json', dict(rate=reference_rate(), arithmetic=arithmetic('auto'), **cpu_kind())) # of this machine, which made them
     save_json(new/'records.json', [load_json(runs/n/'record.json') for n in names])
     save_json(new/'runs.json', [load_json(runs/n/'record.json') for n in behind])
     shutil.rmtree(out, ignore_errors=True)

@@ -1,0 +1,67 @@
+"Reproduced or not: a table is held against the committed one within what seeds and machines leave."
+import copy, importlib.util
+from pathlib import Path
+import numpy as np, pytest
+from iutok.files import load_json
+from iutok.verdict import say_verdict, seed_noise, verdict
+
+ROOT = Path(__file__).parents[1]
+ROWS = load_json(ROOT/'nbs'/'results'/'table1_mini'/'records.json')
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f'script_{name}', ROOT/'scripts'/f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+def nudged(k, factor, name='fsq-s0-scores'): # the committed rows with one number changed
+    rows = copy.deepcopy(ROWS)
+    next(r for r in rows if r['run']==name)['metrics'][k] *= factor
+    return rows
+
+def test_a_table_reproduces_itself():
+    cells = verdict(ROWS, ROWS)
+    assert cells.within.all() and len(cells)>=13*10 and (cells.tolerance>0).all()
+
+@pytest.mark.parametrize('factor, within', [(1.001, True), (1.5, False), (.5, False)])
+def test_a_nudge_is_within_and_a_push_is_not(factor, within):
+    cells = verdict(nudged('psnr', factor), ROWS)
+    cell = cells[(cells.row=='FSQ') & (cells.column=='psnr')].iloc[0]
+    assert cell.within==within and cells.within.sum()==len(cells)-(not within)
+    assert ('OUTSIDE' in say_verdict(cells))==(not within)
+
+def test_one_seed_has_more_room_than_the_mean_of_two():
+    one = verdict([r for r in ROWS if r['trained']['seed']==0], ROWS).set_index(['row', 'column'])
+    two = verdict(ROWS, ROWS).set_index(['row', 'column'])
+    a,b = one.loc[('VQGAN', 'psnr')],two.loc[('VQGAN', 'psnr')]
+    assert a.tolerance/a.committed==pytest.approx(b.tolerance/b.committed*2**.5)
+
+def test_noise_is_the_pooled_spread_of_seeds():
+    a,b = (np.array([r['metrics']['psnr'] for r in ROWS if r['trained']['seed']==s]) for s in (0, 1))
+    mean = (a+b)/2
+    want = np.sqrt((((a/mean-1)**2+(b/mean-1)**2).sum())/len(a))
+    assert seed_noise(ROWS)['psnr']==(pytest.approx(want), len(a))
+
+def test_other_arithmetic_is_compared_and_other_sizes_are_not():
+    rows = copy.deepcopy(ROWS)
+    for r in rows: r['frozen']['pixels']['precision'] = 'fp32'
+    assert verdict(rows, ROWS).within.all()
+    for r in rows: r['frozen']['pixels']['steps'] = 400
+    with pytest.raises(ValueError, match='other sizes and are not compared: .*pixels.steps is 400 and 500'): verdict(rows, ROWS)
+    for r in rows: r['trained']['seed'] += 7
+    with pytest.raises(ValueError, match='no VQGAN with seed 7'): verdict(rows, ROWS)
+
+def test_cost_is_that_of_the_records_scaled_by_the_two_machines():
+    line = script('reproduce').cost_line([dict(seconds=600., hardware=dict(cpu='X'))]*4, 100e9, 50e9, 2)
+    assert '4 runs' in line and '40 minutes of one core on X at 100 GFLOP/s' in line and 'about 40 minutes on 2 cores' in line
+
+@pytest.mark.parametrize('args, said', [(['--teachers', 'efnet'], "no teacher 'efnet'"), (['--teachers', 'timm:a/b'], "no teacher 'timm:a/b'"),
+                                        (['full', '--profile', 'smoke'], 'full is the profile mini'), (['--cores', '0'], 'at least 1')])
+def test_words_of_reproduce_are_judged_before_anything_runs(monkeypatch, args, said):
+    monkeypatch.setattr('sys.argv', ['reproduce', *args])
+    with pytest.raises(SystemExit, match=said): script('reproduce').arguments()
+
+@pytest.mark.parametrize('args, profile', [([], 'quick'), (['full'], 'mini'), (['--profile', 'smoke'], 'smoke'), (['full', 'train_ar.steps=3'], 'mini')])
+def test_reproduce_alone_is_the_quick_job(monkeypatch, args, profile):
+    monkeypatch.setattr('sys.argv', ['reproduce', *args])
+    assert script('reproduce').arguments().profile==profile
