@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor,nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+from .checks import check_count,check_range
 from .precision import arithmetic,autocast,this_device
 
 # %% ../nbs/04_cost.ipynb #3b4e2be3
@@ -82,6 +83,7 @@ def step_cost(
     precision:str='auto',          # auto, bf16 (autocast) or fp32
 )->StepCost:
     "Count a training step without doing it."
+    check_count('step', step, 0)
     word = arithmetic(precision)
     def loss(p, b):
         with autocast(word): return p.module(batch(b), step)[0]
@@ -101,6 +103,8 @@ def measured_rate(
     seconds:float=.3,             # measure at least this long
 )->float:                         # floating-point operations per second
     "The rate at which this machine trains a block."
+    check_range('seconds', seconds, 0)
+    for n in shape: check_count('every side of shape', n)
     device = this_device()
     word = arithmetic(precision, device)
     with fake(): n = flops(lambda: block()(torch.zeros(shape, requires_grad=True)).sum().backward())
@@ -129,6 +133,10 @@ class Cost:
     processes:int    # that share the batch
     rate:float       # FLOPs per second of one process
     how:str          # how that was measured
+
+    def __post_init__(self):
+        for k,least in dict(steps=0, batch_size=1, processes=1).items(): check_count(k, getattr(self, k), least)
+        check_range('rate', self.rate, 0, open_low=True)
 
     @property
     def hours(self): # for all steps

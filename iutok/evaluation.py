@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 import torch
 from torch import Tensor
+from .checks import check_count,check_seed
 from .core import read_record
 from .data import ImageSet,sequential
 from .losses.recon import Perceptual
@@ -33,7 +34,7 @@ def decode_u8(
     batch_size:int=250,# grids at a time
 )->Iterator[Tensor]:   # (b, 3, S, S) uint8
     "Images of token grids, as bytes, batch by batch. Raises as `Tokenizer.decode` does."
-    for b in tokens.split(batch_size): yield to_uint8(tok.decode(b.long())*2-1)
+    for b in tokens.split(check_count('batch_size', batch_size)): yield to_uint8(tok.decode(b.long())*2-1)
 
 def count_parameters(
     tok:Tokenizer, # any
@@ -76,6 +77,7 @@ def score_tokenizer(
     perceptual:Perceptual=None, # a perceptual distance to report too, e.g. `perceptual_vgg()`: LPIPS
 )->tuple[dict,dict]:     # metrics, protocol
     "Usage, entropy and perplexity of the codes, FD and Inception score of the reconstructions, PSNR, SSIM, L1, MSE and perhaps a perceptual distance, probes, parameters. Raises ValueError without a pixel decoder."
+    check_seed(seed)
     ts,tv = (tokens_of(tok, s, cache) for s in (train, held))
     reference = reference_stats(held, extractor, tok.image_size, cache)
     pairs = {k:[] for k in PIXEL_SCORES} | ({perceptual.kind:[]} if perceptual else {}) # distances between images and their reconstructions
@@ -90,8 +92,12 @@ def score_tokenizer(
     r = score_images(reconstructions(), reference, extractor)
     floor = frechet(reference_stats(train, extractor, tok.image_size, cache), reference) # kept for all rows
     K,idx = tok.n_codes,tv.tokens.long()
+    if train.classes==held.classes and len(train.classes)>1: probes = probe_codes(tok, ts, tv, seed)
+    else:
+        probes = dict(probe_mean=None, probe_grid=None)
+        print(f'No probes: {train.name} {train.split} has {len(train.classes)} classes, and a probe needs two or more, the same ones as {held.name} {held.split}.')
     metrics = dict(usage=usage(idx, K), codebook_entropy=codebook_entropy(idx, K), codebook_perplexity=codebook_perplexity(idx, K), rfd=r.fd, fd_floor=floor,
-                   isc_reconstructed=r.isc, **{k.replace('-', '_'):torch.cat(v).double().mean() for k,v in pairs.items()}, **probe_codes(tok, ts, tv, seed), parameters=count_parameters(tok))
+                   isc_reconstructed=r.isc, **{k.replace('-', '_'):torch.cat(v).double().mean() for k,v in pairs.items()}, **probes, parameters=count_parameters(tok))
     return {k:float(v) if v is not None else None for k,v in metrics.items()},asdict(r.protocol) | dict(fd=r.protocol.fd_name)
 
 # %% ../nbs/74_evaluation.ipynb #a69ace94
@@ -101,18 +107,23 @@ def score_samples(
     held:ImageSet,       # the reference; its labels are asked for
     extractor:Extractor, # whose features the distances compare
     cache:str|Path,      # folder of statistics
-    n:int=None,          # samples; None: as many as held-out images
+    n:int=None,          # samples, of all classes in turn; None: one for every held-out image, of its class
     seed:int=0,          # of the draws
     **sampling,          # temperature, top_k, top_p, scale
 )->tuple[dict,Tensor,dict]: # metrics; (n, 3, S, S) uint8 samples; protocol
     "Sample, decode and score: gfd, isc, isc_std, class_consistency, usage_sampled. Raises as `sample` and `Tokenizer.decode` do."
-    labels = held.labels[:n]
+    check_seed(seed)
+    labels = held.labels
+    if n is not None:
+        present = held.labels.unique()
+        labels = present[torch.arange(check_count('n', n))%len(present)]
     h = w = int(ar.length**.5)
     tokens = sample(ar, labels, seed=seed, **sampling).view(-1, h, w)
     u8 = torch.cat(list(decode_u8(tok, tokens)))
     feats = extractor(u8)
     s = score_images(feats, reference_stats(held, extractor, tok.image_size, cache), extractor)
-    fits = feats.logits is not None and feats.logits.shape[1]==len(held.classes)
+    fits = feats.logits is not None and list(held.classes)==extractor.classes
+    if not fits: print(f'No class consistency: {extractor.name} does not classify into the classes of {held.name}.')
     metrics = dict(gfd=s.fd, isc=s.isc, isc_std=s.isc_std, class_consistency=class_consistency(feats, labels, extractor) if fits else None,
                    usage_sampled=float(usage(tokens, tok.n_codes)))
     return metrics,u8,asdict(s.protocol) | dict(fd=s.protocol.fd_name)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor,nn
 from torch.optim.swa_utils import AveragedModel
+from .checks import check_count,check_range,check_seed
 from .core import atomic,save_json,seed_everything
 from .precision import arithmetic,autocast
 from .viz import plot_curves,save_png
@@ -27,6 +28,9 @@ def warmup_cosine(
     first:float=0.,  # rate at step 0 of a warm-up, absolute
 )->Callable[[int],float]: # step (from 0) -> learning rate
     "Linear warm-up, then half a cosine (the curve of VQ-KD's recipe; with `warmup=0` that of the AR network). Raises ValueError for a warm-up longer than the run."
+    for k,v in dict(lr=lr, final=final, first=first).items(): check_range(k, v, 0)
+    check_count('steps', steps, 0)
+    check_count('warmup', warmup, 0)
     if not 0<=warmup<=steps: raise ValueError(f'warmup must lie between 0 and steps={steps}, got {warmup}.')
     def rate(t):
         if t<warmup: return first + (lr-first)*t/warmup
@@ -37,6 +41,7 @@ def constant(
     lr:float, # learning rate
 )->Callable[[int],float]: # step -> learning rate
     "The same learning rate at every step, as the paper trains VQGAN."
+    check_range('lr', lr, 0)
     return lambda t: lr
 
 # %% ../nbs/03_training.ipynb #b2d32b6c
@@ -58,6 +63,7 @@ def decay_groups(
     weight_decay:float,    # for matrices
 )->list[dict]:             # two parameter groups that cover every trainable tensor once
     "Decay matrices; leave biases, norms, embeddings of class and position alone (the groups of VQ-KD's official optimiser)."
+    check_range('weight_decay', weight_decay, 0)
     ps = [(n,p) for n,p in module.named_parameters() if p.requires_grad]
     skip = lambda n,p: p.ndim<2 or n.split('.')[-1] in ('cls_token','pos_embed','cls','pos')
     return [dict(params=[p for n,p in ps if not skip(n, p)], weight_decay=weight_decay), dict(params=[p for n,p in ps if skip(n, p)], weight_decay=0.)]
@@ -191,6 +197,7 @@ def loader(
     workers:int=0,   # processes that prepare batches; 0: this one
 )->Iterator:
     "Batches `start` to `stop-1`. A batch depends on its step alone, so any number of workers gives the same ones. Draws nothing from torch's own random numbers."
+    for k,v in dict(start=start, stop=stop, workers=workers).items(): check_count(k, v, 0)
     if not workers: return (batches[s] for s in range(start, stop))
     return iter(torch.utils.data.DataLoader(_Steps(batches), batch_size=None, sampler=range(start, stop), num_workers=workers, generator=torch.Generator()))
 
@@ -240,6 +247,13 @@ def fit(
     from accelerate import Accelerator
     from accelerate.utils import DistributedDataParallelKwargs,gather_object,send_to_device
     from fastprogress.fastprogress import progress_bar
+    check_count('steps', steps)
+    check_seed(seed)
+    check_count('workers', workers, 0)
+    if clip is not None: check_range('clip', clip, 0)
+    if ema is not None: check_range('ema', ema, 0, 1, open_high=True)
+    for k,v in dict(log_every=log_every, save_every=save_every, look_every=look_every, stop_after=stop_after).items():
+        if v is not None: check_count(k, v, 0)
     log_every,save_every = log_every or max(20, steps//2000),save_every or max(200, steps//100)
     look_every,until = look_every or save_every,min(steps, stop_after or steps)
     acc = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision='no', kwargs_handlers=[DistributedDataParallelKwargs()])

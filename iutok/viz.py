@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np, torch
 from PIL import Image
 from torch import Tensor
+from .checks import check_count,check_integers,check_range
 from .core import atomic
 
 # %% ../nbs/02_viz.ipynb #7d1ee784
@@ -35,6 +36,10 @@ def image_grid(
     gap:int=2,     # white pixels between images
 )->Image.Image:
     "Images side by side, row by row."
+    check_count('cols', cols)
+    check_count('scale', scale)
+    check_count('gap', gap, 0)
+    if not len(x): raise ValueError('There are no images to show.')
     px = to_pixels(x).repeat(scale, 1).repeat(scale, 2)
     b,h,w,_ = px.shape
     rows = -(-b//cols)
@@ -50,6 +55,8 @@ def compare_rows(
     size:float=.55,        # inches per image
 ):                         # matplotlib figure
     "One row of images per name, for reconstructions of the same images by several tokenizers."
+    if not rows: raise ValueError('There are no rows to show.')
+    check_range('size', size, 0, open_low=True)
     n = max(len(v) for v in rows.values())
     fig,axs = plt.subplots(len(rows), 1, figsize=(n*size+1, len(rows)*size), squeeze=False, gridspec_kw=dict(hspace=.04))
     for ax,(name,x) in zip(axs[:,0], rows.items()):
@@ -65,6 +72,8 @@ def token_colours(
 )->Tensor:      # (B, 3, h, w) float in [0, 1]
     "A colour for each code, the same in every picture."
     import colorsys
+    check_integers('idx', idx)
+    if idx.ndim!=3: raise ValueError(f'idx must be token grids (B, h, w), got {tuple(idx.shape)}.')
     ids,inv = idx.cpu().unique(return_inverse=True)
     rgb = torch.tensor([colorsys.hsv_to_rgb((int(i)*.61803398875)%1, .45+.5*((int(i)*.7548776662)%1), .95-.5*((int(i)*.5698402910)%1)) for i in ids])
     return rgb[inv].permute(0, 3, 1, 2)
@@ -86,6 +95,9 @@ def code_patches(
     context:float=1., # side of a patch in grid cells; more than 1 shows its surroundings
 )->Tensor:          # (len(codes)*n, 3, p, p) uint8 patches, white where a code has fewer than n
     "Patches of images that were given each code, for a grid with `n` columns."
+    check_count('n', n)
+    check_range('context', context, 0, open_low=True)
+    for k in codes: check_count('a code', k, 0)
     (_,_,H,W),(_,h,w) = images.shape,idx.shape
     p,pad = H//h,int((context-1)/2*H//h)
     side = p+2*pad
@@ -105,6 +117,9 @@ def telling_codes(
     flat:float=8., # a code is flat if the standard deviation of grey levels within its patches is below this on average, in steps of 1/255
 )->list[int]:      # up to n codes, the more used first; flat codes too if there are no others
     "Codes worth showing: spread from often used to rarely used, without those of plain backgrounds."
+    check_integers('idx', idx, 0)
+    check_count('n', n)
+    check_range('flat', flat, 0)
     (_,_,H,W),(_,h,w) = images.shape,idx.shape
     cells = images.float().mean(1).reshape(len(images), h, H//h, w, W//w).transpose(2, 3).flatten(3) # (N, h, w, pixels)
     at,counts = idx.flatten().cpu().long(),idx.flatten().cpu().long().bincount()
@@ -150,6 +165,7 @@ def plot_curves(
     log:bool=False,          # logarithmic losses
 ):                           # matplotlib figure
     "Learning curves of several runs, a panel per column, four panels side by side."
+    if not columns: raise ValueError('There are no columns to draw.')
     rows,cols = -(-len(columns)//4),min(4, len(columns))
     fig,axs = plt.subplots(rows, cols, figsize=(3.2*cols, 2.2*rows), squeeze=False)
     for ax in axs.flat[len(columns):]: ax.axis('off')
@@ -169,6 +185,7 @@ def png(
     dpi:int=110,  # of a figure
 )->bytes:
     "The picture as PNG bytes; a figure is closed."
+    check_range('dpi', dpi, 0, open_low=True)
     b = io.BytesIO()
     if isinstance(picture, Image.Image): picture.save(b, 'PNG', optimize=True)
     else:

@@ -334,7 +334,7 @@ def test_progress_is_printed(capsys):
 
 def test_kmeans_bad_input():
     x = torch.randn(20, 3)
-    for bad,kw,error,words in [(x[:3], dict(k=4), ValueError, '3 rows'), (x, dict(k=0), ValueError, 'k=0'), (x.long(), dict(k=2), TypeError, 'float'), (x[0], dict(k=2), ValueError, 'rows'),
+    for bad,kw,error,words in [(x[:3], dict(k=4), ValueError, '3 rows'), (x, dict(k=0), ValueError, 'k must be a whole number of at least 1, got 0'), (x.long(), dict(k=2), TypeError, 'float'), (x[0], dict(k=2), ValueError, 'rows'),
                                (x*math.nan, dict(k=2), ValueError, 'NaN'), ((p for p in [x]), dict(k=2), TypeError, 'generator'), (x, dict(k=2, init='best'), ValueError, 'k-means'),
                                (x, dict(k=2, empty='drop'), ValueError, 'farthest'), (x[:0], dict(k=2), ValueError, '0 rows')]:
         with pytest.raises(error, match=words): kmeans(bad, **kw)

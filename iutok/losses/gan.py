@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import store_attr
 from torch import Tensor,nn
+from ..checks import check_count,check_range
 from ..nets.conv import config_of
 
 # %% ../../nbs/33_losses.gan.ipynb #77671429
@@ -51,6 +52,7 @@ class PatchGAN(nn.Module):
         width:int=64,        # channels of the first layer, doubled per layer up to 8 times
         in_channels:int=3):  # image channels
         super().__init__()
+        for name,v in dict(depth=depth, width=width, in_channels=in_channels).items(): check_count(name, v)
         store_attr()
         widths = [width*min(2**i, 8) for i in range(depth+1)]
         layers = [nn.Conv2d(in_channels, width, 4, 2, 1), nn.LeakyReLU(.2, True)]
@@ -78,6 +80,7 @@ def adaptive_weight(
 )->Tensor:              # () lambda, float32, detached; 1 when gain is None
     "Weight that makes the GAN's gradient as large as the reconstruction's, times gain (VQGAN, arXiv:2012.09841, eq. 7)."
     if gain is None: return torch.ones((), device=weight.device)
+    check_range('gain', gain, 0)
     with torch.autocast(weight.device.type, enabled=False):
         r,g = (torch.autograd.grad(l, weight, retain_graph=True)[0].float().norm() for l in (r_loss, g_loss))
         return (gain*(r/(g+1e-4)).clamp(0, 1e4)).detach()
@@ -114,6 +117,8 @@ def blur(
     stride:int=1,  # keep every stride-th pixel of the result
 )->Tensor:         # (B, C, (H+2*pad-4)//stride+1, the same for W)
     "Smooth with the separable kernel [1, 3, 3, 1]/8."
+    check_count('pad', pad, 0)
+    check_count('stride', stride)
     k = torch.tensor([1., 3., 3., 1.], dtype=x.dtype, device=x.device)/8
     k,c = k.expand(x.shape[1], 1, 1, 4),x.shape[1]
     x = F.conv2d(F.pad(x, [pad]*4), k, stride=(1, stride), groups=c)
@@ -128,6 +133,7 @@ class EqualConv(nn.Module):
         down:bool=False,  # blur and halve the sides
         act:bool=True):   # bias and activation
         super().__init__()
+        for name,v in dict(c_in=c_in, c_out=c_out, kernel=kernel).items(): check_count(name, v)
         store_attr()
         self.weight = nn.Parameter(torch.randn(c_out, c_in, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(c_out)) if act else None
@@ -152,6 +158,7 @@ def batch_std(
     group:int=4,  # images compared with each other; lowered to a divisor of B
 )->Tensor:        # (B, C+1, H, W), with the mean deviation within the group as last channel
     "Append how much the images of a group differ, the minibatch standard deviation (arXiv:1710.10196, section 3)."
+    check_count('group', group)
     b,_,h,w = x.shape
     g = next(g for g in range(min(b, group), 0, -1) if b%g==0)
     std = (x.float().reshape(g, b//g, -1).var(0, correction=0)+1e-8).sqrt().mean(1)  # one number per group
@@ -166,6 +173,8 @@ class StyleGAN2(nn.Module):
         max_width:int=512,  # channels at 64 pixels and below, halved with every doubling above
         in_channels:int=3): # image channels
         super().__init__()
+        for name,v in dict(size=size, max_width=max_width, in_channels=in_channels).items(): check_count(name, v)
+        if max_width*64<max(64, size): raise ValueError(f'max_width {max_width} leaves no channel at {size} pixels; take at least {max(64, size)//64}.')
         if size<8 or size&(size-1): raise ValueError(f'size must be a power of two of at least 8, got {size}')
         store_attr()
         widths = [max_width*64//max(64, size>>i) for i in range(size.bit_length()-2)]  # at size, size/2, ... 4

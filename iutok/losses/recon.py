@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from pathlib import Path
 from torch import Tensor,nn
+from ..checks import check_count,check_range
 from ..precision import autocast,fast_bfloat16
 
 # %% ../../nbs/32_losses.recon.ipynb #9e47a067
@@ -46,6 +47,7 @@ def unit_length(
     eps:float=1e-10,# added to the squared length
 )->Tensor:          # (B, C, H, W) each position's vector scaled to length 1, or 0 where it is 0
     "Scale each position's feature vector to unit length, with a finite gradient at zero."
+    if not torch.compiler.is_compiling(): check_range('eps', eps, 0)
     return f/(f.square().sum(1, keepdim=True)+eps).sqrt()
 
 # %% ../../nbs/32_losses.recon.ipynb #8056e45e
@@ -60,6 +62,7 @@ class Perceptual(nn.Module):
         kind:str='perceptual', # the name that records show
         fast:bool=False):      # run the network in bfloat16 where that is native; differences stay float32
         super().__init__()
+        if size is not None: check_count('size', size)
         self.net = (features.eval().requires_grad_(False) if isinstance(features, nn.Module) else features,) # a tuple hides it
         self.size,self.kind,self.fast = size,kind,fast
         self.n_maps = None if weights is None else len(weights)

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from torch import Tensor,nn
+from ..checks import check_count,check_range
 from ..core import fingerprint
 from ..data import ImageSet,asset,sequential
 
@@ -24,6 +25,7 @@ class ConvBN(nn.Module):
         c_out:int,    # channels out
         stride:int=1):# 2 halves the grid
         super().__init__()
+        for name,v in dict(c_in=c_in, c_out=c_out, stride=stride).items(): check_count(name, v)
         self.conv,self.bn = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False),nn.BatchNorm2d(c_out)
         self.skip = c_in == c_out and stride == 1
 
@@ -74,6 +76,7 @@ def register_fashion()->str: # the registered name
     if 'fashion-cnn' in FEATURE_EXTRACTORS_REGISTRY: return 'fashion-cnn' # this module was loaded before
     class FashionExtractor(FeatureExtractorBase):
         INPUT_IMAGE_SIZE = FashionCNN.size
+        CLASSES = list(scorer_facts()['accuracy_by_class'])
         def __init__(self, name, features_list, feature_extractor_weights_path=None, **kwargs):
             super().__init__(name, features_list)
             self.net = fashion_scorer(feature_extractor_weights_path)
@@ -111,6 +114,7 @@ class Extractor:
         lacks = {self.f, self.logits or self.f} - set(net.get_requested_features_list())
         if lacks: raise ValueError(f'the extractor {net.get_name()} was made without {", ".join(sorted(lacks))}; create it with these features')
         size = getattr(net, 'INPUT_IMAGE_SIZE', None)
+        self.classes = getattr(net, 'CLASSES', None) # names of its logits, where they are known
         self.name,self.resize = net.get_name(),f'to {size} by the network' if size else 'none'
         self.weights = fingerprint(*[v for k,v in net.state_dict().items() if not k.endswith('num_batches_tracked')])
 
@@ -121,6 +125,8 @@ class Extractor:
         batch_size:int=250, # images at once
     )->Features:
         "Features of all images, on the CPU. Raises TypeError or ValueError for what are not uint8 images of one size."
+        check_count('size', size)
+        check_count('batch_size', batch_size)
         if isinstance(images, Features): return images
         if isinstance(images, ImageSet): images = (b.u8 for b in sequential(images, size, batch_size))
         parts,pixels = [],set()
@@ -147,6 +153,7 @@ def inception_ready(
 )->bool:
     "Whether FID's own network can be had; prints one line when not."
     import urllib.request
+    check_range('timeout', timeout, 0, open_low=True)
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
     if (Path(torch.hub.get_dir())/'checkpoints'/Path(URL_INCEPTION_V3).name).exists(): return True
     try: urllib.request.urlopen(urllib.request.Request(URL_INCEPTION_V3, method='HEAD'), timeout=timeout).close()

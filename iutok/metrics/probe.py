@@ -8,6 +8,7 @@ __all__ = ['linear_probe']
 # %% ../../nbs/73_metrics.probe.ipynb #87b04795
 import torch,torch.nn.functional as F
 from torch import Tensor
+from ..checks import check_count,check_integers,check_seed
 from ..training import warmup_cosine
 
 # %% ../../nbs/73_metrics.probe.ipynb #197c97b7
@@ -21,8 +22,13 @@ def linear_probe(
     batch_size:int=500,  # images per step
 )->float:                # accuracy on the held-out images, in [0, 1]
     "Top-1 accuracy of batch norm (without affine) and a linear layer on frozen features; the same seed gives the same number. Raises ValueError for shapes that do not fit and for NaN or infinity."
+    check_seed(seed)
+    check_count('epochs', epochs)
+    check_count('batch_size', batch_size)
     for f,y in ((train, train_labels), (test, test_labels)):
         if len(f) != len(y) or not len(f): raise ValueError(f'{len(f)} features but {len(y)} labels')
+    check_integers('train_labels', train_labels, 0)
+    check_integers('test_labels', test_labels, 0)
     one,other = train[torch.tensor([0])],test[torch.tensor([0])]
     for f in (one, other):
         if f.ndim != 2 or f.shape != one.shape: raise ValueError(f'features must be (N, {one.shape[1]}), got (N, {", ".join(map(str, f.shape[1:]))}); use f.mean((2, 3)) or f.flatten(1)')

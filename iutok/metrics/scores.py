@@ -11,6 +11,7 @@ import json,numpy as np,torch
 from dataclasses import asdict,dataclass
 from typing import NamedTuple
 from torch import Tensor
+from ..checks import check_count,check_integers
 from ..core import atomic,fingerprint
 from ..data import ImageSet,cache_dir
 from .features import Extractor,Features,get_extractor
@@ -105,6 +106,7 @@ def reference_stats(
     "Statistics of a data set, computed once and kept on disk."
     from safetensors import safe_open
     from safetensors.torch import save_file
+    check_count('size', size)
     ex = get_extractor(extractor)
     file = cache_dir(cache)/'stats'/f'{ex.name}-{fingerprint(ex.weights, ex.resize, images.fingerprint, size)}.safetensors'
     if file.exists():
@@ -122,6 +124,7 @@ def score_images(
     size:int=32,         # S, pixels; at which an ImageSet is read
 )->Scores:
     "Frechet distance to the reference and Inception score. Raises as `statistics`, `frechet` and `inception_score` do."
+    check_count('size', size)
     ex = get_extractor(extractor)
     feats = ex(images, size)
     if isinstance(reference, ImageSet): reference = reference_stats(reference, ex, size)
@@ -134,10 +137,14 @@ def class_consistency(
     images,              # as in score_images
     labels:Tensor,       # (N,) the classes that were asked for
     extractor='fashion', # an extractor whose logits are those classes
-)->float:                # in [0, 1]
+    classes=None,        # names of the classes that were asked for; None: those of the extractor
+)->float|None:           # in [0, 1]; None where the classifier knows other classes
     "Share of the images that the classifier puts into the class asked for. Raises ValueError for an extractor without a classifier, and for labels that do not fit."
-    feats = get_extractor(extractor)(images)
+    ex = get_extractor(extractor)
+    feats = ex(images)
+    if classes is not None and list(classes)!=ex.classes: return None
     if feats.logits is None: raise ValueError(f'{feats.made_by["extractor"]} has no classifier; use fashion')
     if len(labels) != len(feats.logits): raise ValueError(f'{len(feats.logits)} images but {len(labels)} labels')
+    check_integers('labels', labels, 0)
     if len(labels) and int(labels.max()) >= feats.logits.shape[1]: raise ValueError(f'label {int(labels.max())}, but the classifier knows {feats.logits.shape[1]} classes')
     return (feats.logits.argmax(1) == labels.cpu()).float().mean().item()

@@ -10,6 +10,7 @@ import math, torch, torch.nn.functional as F
 from fastcore.basics import store_attr
 from torch import Tensor,nn
 from torch.utils.checkpoint import checkpoint
+from ..checks import check_count,check_range
 from .base import Quantized,Quantizer,check_z,flatten,straight_through
 from .cvq import CVQ,OnlineCluster
 from .ema import NormEMA
@@ -28,6 +29,9 @@ class SimVQ(Quantizer):
         beta:float=.25,      # weight of the commitment loss
         cosine:bool=False):  # nearest by direction
         super().__init__()
+        check_count('n_codes', n_codes)
+        check_count('dim', dim)
+        check_range('beta', beta, 0)
         store_attr()
         self.register_buffer('frozen', torch.randn(n_codes, dim)*dim**-.5)
         self.proj = nn.Linear(dim, dim, bias=False)
@@ -64,6 +68,9 @@ def score_entropies(
     rows:int=1024,         # latents whose scores are held at once
 )->tuple[Tensor,Tensor]:   # () mean entropy of a latent's choice, () entropy of the mean choice; nats
     "Both terms of an entropy loss over a learned codebook, recomputed row by row in the backward pass."
+    if not torch.compiler.is_compiling():
+        check_range('temperature', temperature, 0, open_low=True)
+        check_count('rows', rows)
     def part(x, e):
         logp = (x@e.T/temperature).log_softmax(1)
         return -(logp.exp()*logp).sum(),logp.exp().sum(0)
@@ -81,6 +88,11 @@ class IBQ(Quantizer):
         entropy:float=0.,        # weight of the entropy loss (0.05 in IBQ's own recipe); costs a pass over N x K
         temperature:float=.01):  # of the softmax within the entropy loss
         super().__init__()
+        check_count('n_codes', n_codes)
+        check_count('dim', dim)
+        check_range('beta', beta, 0)
+        check_range('entropy', entropy, 0)
+        check_range('temperature', temperature, 0, open_low=True)
         store_attr()
         self.codebook = nn.Parameter(torch.randn(n_codes, dim))
 
@@ -116,6 +128,8 @@ class Residual(Quantizer):
         stages:list,     # quantizers, or their [kind, config] pairs; equal dim
         scale:float=1.): # stage i (from 0) works on its residual divided by scale**i
         super().__init__()
+        check_range('scale', scale, 0, open_low=True)
+        if not isinstance(stages, (list, tuple)): raise ValueError(f'stages must be a list of quantizers, not {type(stages).__name__}.')
         stages = [s if isinstance(s, Quantizer) else STAGES[s[0]](**s[1]) for s in stages]
         if not stages or len({s.dim for s in stages})!=1: raise ValueError(f'Residual needs stages of one dim, not {[s.dim for s in stages]}.')
         self.n_codes,self.dim,self.scale = math.prod(s.n_codes for s in stages),stages[0].dim,scale

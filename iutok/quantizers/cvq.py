@@ -9,6 +9,7 @@ __all__ = ['cvq_keep', 'anchors', 'CVQ', 'OnlineCluster']
 import torch, torch.nn.functional as F
 from fastcore.basics import store_attr
 from torch import Tensor,nn
+from ..checks import check_count,check_range,check_seed
 from .base import Quantized,Quantizer,all_rows,all_sum,check_z,flatten,straight_through
 from .nearest import nearest_code
 from .vq import vq_loss
@@ -19,6 +20,7 @@ def cvq_keep(
     decay:float=.99, # gamma of the running share
 )->Tensor:           # (K,) alpha, the share of itself that a code keeps, in [0, 1]
     "How much of each code survives a step (arXiv:2307.15139; the exponent has the official code's 1e-3)."
+    if not torch.compiler.is_compiling(): check_range('decay', decay, 0, 1, open_high=True)
     return 1-torch.exp(-p*len(p)*10/(1-decay)-1e-3)
 
 # %% ../../nbs/25_quantizers.cvq.ipynb #89deba63
@@ -31,6 +33,7 @@ def anchors(
     gen=None,            # generator for the draws
 )->Tensor:               # (K, D) one latent per code
     "One anchor for every code (arXiv:2307.15139)."
+    if how not in ('nearest','multinomial','cached'): raise ValueError(f"how must be 'nearest', 'multinomial' or 'cached', not {how!r}.")
     k,n = len(codebook),len(x)
     if how=='nearest': return x[nearest_code(codebook, x, cosine)]
     if how=='cached':
@@ -66,6 +69,11 @@ class CVQ(Quantizer):
         seed:int=0):           # seeds the draws of 'multinomial' and 'cached'
         super().__init__()
         if anchor not in ('nearest','multinomial','cached'): raise ValueError(f"anchor must be 'nearest', 'multinomial' or 'cached', not {anchor!r}.")
+        check_count('n_codes', n_codes)
+        check_count('dim', dim)
+        check_range('beta', beta, 0)
+        check_range('decay', decay, 0, 1, open_high=True)
+        check_seed(seed)
         store_attr()
         self.codebook = nn.Parameter(torch.empty(n_codes, dim).uniform_(-1/n_codes, 1/n_codes))
         self.register_buffer('share', torch.zeros(n_codes))

@@ -9,6 +9,7 @@ __all__ = ['norm_ema', 'NormEMA']
 import torch, torch.nn.functional as F
 from fastcore.basics import store_attr
 from torch import Tensor
+from ..checks import check_count,check_range,check_seed
 from .base import Quantized,all_sum,check_z,flatten,straight_through
 from .kmeans import cluster_sums
 from .nearest import nearest_code
@@ -22,7 +23,8 @@ def norm_ema(
     idx:Tensor,      # (N,) int64 the code each one chose
     decay:float=.99, # gamma, share of the old code
 )->Tensor:           # (K, D) unit codes after one step, the same on every rank
-    "One EMA step of the codebook towards the directions of its members."
+    "One EMA step of the codebook towards the directions of its members. Raises ValueError for a decay outside [0, 1]."
+    if not torch.compiler.is_compiling(): check_range('decay', decay, 0, 1)
     sums,counts = all_sum(*cluster_sums(x, idx, len(codebook)))
     new = torch.where(counts[:,None]>0, F.normalize(sums, dim=-1), codebook)
     return F.normalize(decay*codebook+(1-decay)*new, dim=-1)
@@ -41,6 +43,12 @@ class NormEMA(DataInit):
         lookup:str='after'): # codes are looked up 'after' the update (the paper's code) or 'before' it (BEiT v2)
         super().__init__()
         if lookup not in ('after','before'): raise ValueError(f"lookup must be 'after' or 'before' the codebook update, not {lookup!r}.")
+        check_count('n_codes', n_codes)
+        check_count('dim', dim)
+        check_range('beta', beta, 0)
+        check_range('decay', decay, 0, 1)
+        check_count('kmeans_iters', kmeans_iters, 0)
+        check_seed(seed)
         store_attr(but='lookup')
         self.order = lookup
         self.register_buffer('codebook', F.normalize(torch.randn(n_codes, dim), dim=-1))

@@ -9,6 +9,7 @@ __all__ = ['FSQ_LEVELS', 'fsq_bound', 'FSQ', 'sign_entropies', 'LFQ', 'BSQ']
 import math, torch, torch.nn.functional as F
 from fastcore.basics import store_attr
 from torch import Tensor
+from ..checks import check_count,check_range
 from .base import Quantized,Quantizer,check_z,flatten,straight_through
 
 # %% ../../nbs/26_quantizers.grid.ipynb #014f242e
@@ -30,9 +31,13 @@ class FSQ(Quantizer):
     def __init__(self,
         levels:tuple=(8,8,5,5,5)): # levels per channel, each at least 2, or K as a key of FSQ_LEVELS
         super().__init__()
-        self.levels = list(FSQ_LEVELS[levels] if isinstance(levels, int) and levels in FSQ_LEVELS else levels if not isinstance(levels, int) else [])
-        if not self.levels or min(self.levels)<2: raise ValueError(f'levels must be integers of at least 2, or one of {sorted(FSQ_LEVELS)}, not {levels!r}.')
+        if isinstance(levels, int) and levels in FSQ_LEVELS: levels = FSQ_LEVELS[levels]
+        if not isinstance(levels, (list, tuple)) or not levels:
+            raise ValueError(f'levels must be a list of whole numbers of at least 2, or one of {sorted(FSQ_LEVELS)}, not {levels!r}.')
+        self.levels = [check_count(f'levels[{i}]', l, 2, 2**16) for i,l in enumerate(levels)]
         self.n_codes,self.dim = math.prod(self.levels),len(self.levels)
+        if self.n_codes>2**62: raise ValueError(
+            f'The product of {self.dim} levels is {float(self.n_codes):.3g} codes, more than the 2**62 that an id can name; use fewer or smaller levels.')
         place = torch.tensor([1, *self.levels[:-1]]).cumprod(0)
         for name,v in (('L', torch.tensor(self.levels)),('place', place)): self.register_buffer(name, v, persistent=False)
 
@@ -60,6 +65,10 @@ def sign_entropies(
     group:int=8,     # bits whose joint distribution is kept; D or more makes the second value exact
 )->tuple[Tensor,Tensor]: # () mean entropy of a latent's choice, () entropy of the mean choice; nats, float32
     "Both terms of the entropy loss for codes in {-a, a}^D."
+    if not torch.compiler.is_compiling():
+        check_range('size', size, 0, open_low=True)
+        check_range('temperature', temperature, 0, open_low=True)
+        check_count('group', group)
     x = x.float()
     logit = 4*size*x/temperature
     each = (F.softplus(-logit.abs())+logit.abs()*torch.sigmoid(-logit.abs())).sum(1).mean()
@@ -82,8 +91,11 @@ class LFQ(Quantizer):
         temperature:float=.01,   # of the soft choice, on squared distances
         group:int=8):            # bits treated jointly in the diversity term
         super().__init__()
-        self.dim = n_codes.bit_length()-1
+        self.dim = check_count('n_codes', n_codes).bit_length()-1
         if n_codes<2 or n_codes!=2**self.dim or self.dim>62: raise ValueError(f'n_codes must be a power of two from 2 to 2**62, not {n_codes}: every channel is one bit.')
+        for name,v in dict(beta=beta, entropy=entropy, gamma=gamma).items(): check_range(name, v, 0)
+        check_range('temperature', temperature, 0, open_low=True)
+        check_count('group', group)
         store_attr()
         self.size = self.dim**-.5 if self.kind=='bsq' else 1.
         self.register_buffer('place', 2**torch.arange(self.dim), persistent=False)

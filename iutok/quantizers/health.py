@@ -10,6 +10,7 @@ __all__ = ['counts', 'entropy', 'usage', 'codebook_entropy', 'codebook_perplexit
 import torch, warnings
 from dataclasses import dataclass
 from torch import Tensor
+from ..checks import check_count,check_integers
 from .base import all_sum
 
 # %% ../../nbs/28_quantizers.health.ipynb #366408ae
@@ -17,7 +18,9 @@ def counts(
     idx:Tensor, # (...) integer ids
     K:int,      # codebook size
 )->Tensor:      # (K,) int64 how often each code was chosen
-    "Histogram of ids. Raises ValueError for ids outside [0, K)."
+    "Histogram of ids. Raises ValueError for ids outside [0, K), TypeError for what are not ids."
+    check_count('K', K)
+    check_integers('ids', idx)
     idx = idx.flatten().long()
     if len(idx) and (idx.min()<0 or idx.max()>=K):
         raise ValueError(f'ids run from {int(idx.min())} to {int(idx.max())}, outside [0, {K}); pass the K of the quantizer that made them.')
@@ -28,6 +31,7 @@ def entropy(
 )->Tensor:    # (...) nats, in [0, ln K]
     "Entropy of counts."
     c = c.double()
+    if not ((c>=0) & (c<torch.inf)).all(): raise ValueError('counts must be finite and not negative.')
     p = c/c.sum(-1, keepdim=True).clamp(min=1e-300)
     return torch.xlogy(p, p).sum(-1).abs()
 
@@ -107,7 +111,7 @@ class HealthMeter:
     def __init__(self,
         n_codes:int,         # K
         dead_after:int=100): # batches without use after which a code counts as dead (all batches, if there are fewer)
-        self.n_codes,self.dead_after = n_codes,dead_after
+        self.n_codes,self.dead_after = check_count('n_codes', n_codes),check_count('dead_after', dead_after)
         self.counts,self.age,self.batches,self.positions = torch.zeros(n_codes, dtype=torch.long),torch.zeros(n_codes, dtype=torch.long),0,None
 
     def update(self,
@@ -163,6 +167,7 @@ def codebook_health(
     m = HealthMeter(n_codes)
     if is_counts:
         if idx.shape!=(n_codes,): raise ValueError(f'counts have shape {tuple(idx.shape)}, but ({n_codes},) is needed: one count per code.')
+        if not ((idx>=0) & (idx<torch.inf)).all(): raise ValueError('counts must be finite and not negative.')
         m.counts,m.age = idx.long().cpu(),(idx.cpu()==0).long()
     else:
         for part in idx.split(max(1, len(idx)//100)) if idx.ndim==3 else [idx]: m.update(part)

@@ -6,12 +6,13 @@
 __all__ = ['KMeans', 'cluster_sums', 'Rows', 'kmeans', 'cluster_means', 'Fixed']
 
 # %% ../../nbs/22_quantizers.kmeans.ipynb #8886ed2c
-import torch, torch.nn.functional as F
+import math, torch, torch.nn.functional as F
 from collections.abc import Iterable
 from itertools import islice
 from typing import NamedTuple
 from fastcore.basics import store_attr
 from torch import Tensor
+from ..checks import check_count,check_seed
 from .base import Quantized,Quantizer,all_rows,all_sum,check_z,flatten,sharing,straight_through,world_size
 from .nearest import lift_z,nearest_code,search_shares,typical
 
@@ -40,18 +41,33 @@ class Rows:
         if not isinstance(x, Tensor) and iter(x) is x:
             raise TypeError('k-means reads the data once per iteration, and a generator can be read only once; pass a list, a memory map or a DataLoader.')
         self.stream,self.unit,self.to,self.device,self.cores = not isinstance(x, Tensor),unit,device,device,torch.get_num_threads()
-        self.x,self.mid,self.ready,n,d = [x] if isinstance(x, Tensor) else x,None,None,0,0
-        for p in self.raw():
+        self.x,self.mid,self.ready,self.scale,n,d = [x] if isinstance(x, Tensor) else x,None,None,1.,0,0
+        most = 0.  # largest absolute value
+        for p in self.given():
             if not p.is_floating_point(): raise TypeError(f'k-means needs float rows, not {p.dtype}; convert them with .float().')
             if p.ndim!=2: raise ValueError(f'k-means needs rows (n, D), not {tuple(p.shape)}; flatten the grid to rows first.')
-            if not p.sum(dtype=torch.float32).isfinite() and not p.isfinite().all(): raise ValueError('k-means rows contain NaN or infinity; drop those rows first.')
+            if p.numel():
+                lo,hi = p.aminmax()
+                if not max(-float(lo), float(hi))<torch.inf: raise ValueError('k-means rows contain NaN or infinity; drop those rows first.')
+                most = max(most, -float(lo), float(hi))
+            if n and p.shape[1]!=d: raise ValueError(f'k-means needs rows of one width, but a piece has {p.shape[1]} columns after pieces of {d}.')
             n,d,self.device = n+len(p),p.shape[1],p.device
         self.device = self.device or 'cpu'
         ns,ds = all_rows(torch.tensor([[n, d]], device=self.device)).T
         rank = torch.distributed.get_rank() if world_size()>1 else 0
         self.n,self.d,self.total,self.start = n,int(ds.max()),int(ns.sum()),int(ns[:rank].sum())
+        if most>torch.finfo(torch.float32).max: raise ValueError(f'k-means rows reach {most:.3g}, more than float32 holds; scale them down.')
+        most = float(all_rows(torch.tensor([most], device=self.device)).max())
+        if most and not 1e-15<most<1e15: self.scale = 2.**-math.frexp(most)[1]  # squares would overflow or vanish
 
-    def raw(self): return (torch.as_tensor(p, device=self.to).detach() for p in self.x)
+    def given(self): return (torch.as_tensor(p, device=self.to).detach() for p in self.x)
+
+    def raw(self): # pieces whose squares neither overflow nor vanish
+        for p in self.given():
+            if self.scale==1: yield p.float() if p.dtype==torch.float64 else p
+            elif self.unit: yield (p.double()/p.double().abs().amax(1, keepdim=True).clamp(min=1e-300)).float()  # only directions matter
+            else: yield (p.double()*self.scale).float()
+            del p
 
     def take(self,
         at:Tensor,   # (M,) int64 row numbers
@@ -81,6 +97,7 @@ class Rows:
 
     def lift(self, p):
         z = lift_z(p, self.mid, 'cosine' if self.unit else 'l2')
+        if self.unit: z[:,:-1] -= self.mid
         return z,torch.linalg.vector_norm(z[:,:-1], dim=1).square_()
 
     def __iter__(self):
@@ -143,6 +160,17 @@ def _assign(chunks, c):
     all_sum(sums)
     return sums[:,:-1],sums[:,-1],ids,d2,float(total)
 
+def _nearest(rows, c, cosine):
+    "The last pass, exact: this rank's ids, and the joint sum of squared distances."
+    ids,total = [],torch.zeros(1, dtype=torch.float64, device=c.device)
+    for p in rows.made():
+        if not len(p): continue
+        ids.append(nearest_code(p, c, cosine))
+        for q,i in zip(p.split(8192), ids[-1].split(8192)):
+            total += ((F.normalize(q.float(), dim=-1) if cosine else q.float())-c[i]).square().sum(dtype=torch.float64)
+        del p,q
+    return torch.cat(ids) if ids else c.new_zeros(0, dtype=torch.long),float(all_sum(total)[0])
+
 def _reseed(c, lost, d2, take):
     "Move lost centroids to the rows of all ranks that are farthest from their centroid."
     far = d2.topk(min(len(lost), len(d2)))
@@ -166,11 +194,16 @@ def kmeans(
     "Lloyd's algorithm, plain or spherical, full or mini-batch, over one tensor, a stream, or all ranks together. Raises ValueError when N < K, for an unknown rule, and for rows that are not finite; TypeError for integer rows and for a generator."
     if init not in ('random','k-means++'): raise ValueError(f"init must be 'random' or 'k-means++', not {init!r}.")
     if empty not in ('farthest','keep'): raise ValueError(f"empty must be 'farthest' or 'keep', not {empty!r}.")
+    check_count('k', k)
+    check_count('iters', iters, 0)
+    check_seed(seed)
+    if batch is not None: check_count('batch', batch)
     rows = Rows(x, cosine, device)
-    if not 0<k<=rows.total: raise ValueError(f'k={k} centroids cannot be drawn from {rows.total} rows; pass more rows or a smaller k.')
+    if k>rows.total: raise ValueError(f'k={k} centroids cannot be drawn from {rows.total} rows; pass more rows or a smaller k.')
     gen = torch.Generator().manual_seed(seed)
     c = _seeds(rows, k, init, gen)
-    mid = torch.zeros_like(c[0]) if cosine else typical(c)
+    narrow = cosine and c.mean(0).norm()>.99  # directions that nearly coincide differ in digits that a product would round away
+    mid = typical(c) if narrow or not cosine else torch.zeros_like(c[0])
     rows.prepare(mid)
     c -= mid
     seen,recent,some = c.new_zeros(k, dtype=torch.float64),c.new_zeros(k, dtype=torch.float64),batch and rows.batches(batch, gen)
@@ -186,12 +219,13 @@ def kmeans(
         lost = (recent==0).nonzero()[:,0] if due else []
         if len(lost) and empty=='farthest': _reseed(c, lost, d2, (lambda at: part[0][0][at,:-1]) if batch else (lambda at: rows.take(at)-mid))
         if due: seen,recent = torch.where(recent==0, 0., seen),torch.zeros_like(recent)
-        if cosine: c = torch.where((length := c.norm(dim=1, keepdim=True))>1e-6, c/length.clamp(min=1e-6), before)  # members that cancel leave no direction
+        if cosine: c = torch.where((length := (c+mid).norm(dim=1, keepdim=True))>1e-6, (c+mid)/length.clamp(min=1e-6)-mid, before)  # members that cancel leave no direction
         if batch: inertia *= rows.total/float(counts.sum())
         if history is not None: history.append(inertia)
         if progress: print(f'k-means {i+1}/{iters}: inertia {inertia:.6g}, {len(lost)} empty', flush=True)
-    _,_,ids,_,inertia = _assign(rows, c)
-    return KMeans(c+mid, ids, inertia)
+    c += mid
+    ids,inertia = _nearest(rows, c, cosine)
+    return KMeans(c, ids, inertia) if cosine else KMeans(c/rows.scale, ids, inertia/rows.scale**2)
 
 # %% ../../nbs/22_quantizers.kmeans.ipynb #3031a8e2
 def cluster_means(
@@ -201,11 +235,12 @@ def cluster_means(
 )->Tensor:               # (K, D) mean of the unnormalised members
     "Mean of the raw rows of each cluster, over all ranks."
     sums,counts,i = torch.zeros_like(centroids, dtype=torch.float64),centroids.new_zeros(len(centroids), dtype=torch.float64),0
-    for p in Rows(x, device=centroids.device).raw():
+    rows = Rows(x, device=centroids.device)
+    for p in rows.raw():
         s,m = cluster_sums(p.float(), ids[i:i+len(p)], len(centroids))
         sums += s; counts += m; i += len(p)
     all_sum(sums, counts)
-    return torch.where(counts[:,None]>0, sums/counts.clamp(min=1)[:,None], centroids).to(centroids.dtype)
+    return torch.where(counts[:,None]>0, sums/counts.clamp(min=1)[:,None]/rows.scale, centroids).to(centroids.dtype)
 
 class Fixed(Quantizer):
     "A codebook that is found once (by k-means, say) and never moves: the Cluster tokenizer."
@@ -215,6 +250,8 @@ class Fixed(Quantizer):
         dim:int=768,       # D, width of the teacher's features
         cosine:bool=True): # nearest by direction; `decode` gives unnormalised vectors either way
         super().__init__()
+        check_count('n_codes', n_codes)
+        check_count('dim', dim)
         store_attr()
         self.register_buffer('codebook', torch.zeros(n_codes, dim))
 

@@ -9,6 +9,7 @@ __all__ = ['vq_loss', 'data_init', 'DataInit', 'VQ']
 import torch, torch.nn.functional as F
 from fastcore.basics import store_attr
 from torch import Tensor,nn
+from ..checks import check_count,check_range,check_seed
 from .base import Quantized,Quantizer,all_rows,all_sum,check_z,flatten,straight_through
 from .kmeans import cluster_means,kmeans
 from .nearest import nearest_code
@@ -77,6 +78,10 @@ class VQ(DataInit):
         seed:int=0):         # seeds the k-means start
         super().__init__()
         if init not in ('uniform','kmeans'): raise ValueError(f"init must be 'uniform' or 'kmeans', not {init!r}.")
+        check_count('n_codes', n_codes)
+        check_count('dim', dim)
+        check_range('beta', beta, 0)
+        check_seed(seed)
         store_attr()
         self.codebook = nn.Parameter(torch.empty(n_codes, dim).uniform_(-1/n_codes, 1/n_codes))
 
