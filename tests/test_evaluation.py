@@ -55,3 +55,46 @@ def test_probing_trains_nothing(scored):
     probe_codes(learned, ts, tv)
     assert learned.quantizer.codebook.requires_grad and learned.quantizer.codebook.grad is None
     torch.testing.assert_close(learned.quantizer.codebook.detach(), before, atol=0, rtol=0)
+
+class Foreign: # ten classes, none of which the scorer knows
+    @staticmethod
+    def of(images, classes):
+        from iutok.data import MemorySet
+        return MemorySet('foreign', 'test', images.pixels, images.labels%len(classes), classes)
+
+def test_labels_of_other_classes_give_no_consistency(scored, capsys):
+    from iutok.evaluation import score_samples
+    from iutok.metrics.scores import class_consistency
+    from iutok.proposals.ar import AR
+    tok,_,held,cache,*_ = scored
+    ex,held = get_extractor('fashion'),held.take(60)
+    u8 = held.batch(torch.arange(60), 32)
+    assert class_consistency(u8, held.labels, ex, held.classes)==class_consistency(u8, held.labels, ex)>.8
+    assert class_consistency(u8, held.labels, ex, list('abcdefghij')) is None
+    ar = AR(16, 10, 64, layers=1, width=16, heads=2).eval()
+    m,*_ = score_samples(tok, ar, held, ex, cache, n=20)
+    assert 0<=m['class_consistency']<=1 and capsys.readouterr().out==''
+    m,*_ = score_samples(tok, ar, Foreign.of(held, list('abcdefghij')), ex, cache, n=20)
+    assert m['class_consistency'] is None and m['gfd']>0
+    assert capsys.readouterr().out=='No class consistency: fashion-cnn does not classify into the classes of foreign.\n'
+
+def test_probes_need_shared_classes(scored, capsys):
+    tok,train,held,cache,*_ = scored
+    for classes in (list('abcdefghij'), ['images']):
+        m,_ = score_tokenizer(tok, train if len(classes)>1 else Foreign.of(train.take(40), classes), Foreign.of(held.take(40), classes), get_extractor('fashion'), cache)
+        assert m['probe_mean'] is None and m['probe_grid'] is None and m['usage']>0
+        assert 'No probes: ' in capsys.readouterr().out
+
+def test_samples_are_balanced_and_as_many_as_asked_for(scored, monkeypatch):
+    import iutok.evaluation as e
+    tok,_,held,cache,*_ = scored
+    ex,held,asked = get_extractor('fashion'),held.take(50),[]
+    monkeypatch.setattr(e, 'sample', lambda ar, labels, **kw: asked.append(labels) or torch.zeros(len(labels), 64, dtype=torch.long))
+    monkeypatch.setattr(e, 'class_consistency', lambda *a: 0.)
+    ar = type('', (), dict(length=64))()
+    for n in (20, 23, 120): e.score_samples(tok, ar, held, ex, cache, n=n)
+    e.score_samples(tok, ar, held, ex, cache)
+    for labels,n in zip(asked, (20, 23, 120)):
+        counts = labels.bincount(minlength=10)
+        assert len(labels)==n and counts.max()-counts.min()<=1
+    assert torch.equal(asked[3], held.labels)

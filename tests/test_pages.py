@@ -79,3 +79,11 @@ def test_collect_takes_what_a_page_shows_and_says_what_is_missing(tmp_path, monk
     assert {p.name for p in out.iterdir()}=={'records.json', 'runs.json'} | {f'vqgan-pixel-s{s}.{e}' for s in (0, 1) for e in ('png', 'csv')}
     assert (out/'vqgan-pixel-s1.csv').read_text()=='step,g_l1\n20,0.1235\n'
     assert [r['run'] for r in load_json(out/'records.json')]==['vqgan-pixel-s0-scores', 'vqgan-pixel-s1-scores'] and len(load_json(out/'runs.json'))==4
+
+def test_codebooks_of_one_table_are_equally_large():
+    from iutok.analysis import check_codebooks
+    rows = lambda *ks: [dict(run=f'r{i}', tokenizer=dict(n_codes=k)) for i,k in enumerate(ks)]
+    for ks in ((8192, 8000, 8192), (512,), (1024, 1000), ()): check_codebooks(rows(*ks))  # FSQ's product of levels comes close
+    for ks in ((8192, 8192, 4096), (512, 512, 1024), (64000, 8192, 8192)):
+        with pytest.raises(ValueError, match=r'r\d has (4096|1024|64000)') as e: check_codebooks(rows(*ks))
+        assert '\n' not in str(e.value)

@@ -483,3 +483,24 @@ def test_health_plot_draws():
     import matplotlib
     matplotlib.use('Agg')
     assert len(codebook_health(torch.randint(0, 8, (4, 3, 5)), 8, warn=False).plot().axes)==4
+
+def test_fsq_has_no_more_codes_than_an_id_can_name():
+    q = FSQ([8]*20)  # 2**60 codes: the largest id is right
+    assert q.n_codes==2**60
+    top = q(torch.full((1, 20, 1, 1), 99.)).idx
+    assert top.item()==2**60-1 and torch.equal(q.requantise(q.decode(top)), top)
+    with pytest.raises(ValueError, match='30 levels is 1.24e[+]27 codes, more than the 2[*][*]62'): FSQ([8]*30)
+
+def test_decay_of_1_keeps_the_codebook_and_0_forgets_it():
+    x = torch.nn.functional.normalize(torch.randn(50, 3), dim=1)
+    e = torch.nn.functional.normalize(torch.randn(2, 3), dim=1)
+    idx = torch.arange(50)%2
+    torch.testing.assert_close(norm_ema(e, x, idx, 1.), e)
+    torch.testing.assert_close(norm_ema(e, x, idx, 0.), torch.nn.functional.normalize(torch.stack([x[::2].sum(0), x[1::2].sum(0)]), dim=1))
+
+def test_a_collapsed_codebook_warns_each_time():
+    import warnings
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.resetwarnings()
+        for _ in range(3): codebook_health(torch.zeros(40, 4, 4, dtype=torch.long), 8)
+    assert sum('collapsed' in str(w.message) for w in seen)==3

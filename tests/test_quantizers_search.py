@@ -361,3 +361,37 @@ def test_pieces_are_made_with_all_cores():
     try: kmeans(Pieces(), 7, iters=2)
     finally: torch.set_num_threads(was)
     assert set(seen)=={3} and len(seen)>=5*4
+
+@pytest.mark.parametrize('cosine', [False, True])
+@pytest.mark.parametrize('size', [1e30, 1e-30])
+def test_kmeans_of_huge_and_tiny_values_is_that_of_ordinary_ones(size, cosine):
+    x = torch.randn(600, 5, generator=torch.Generator().manual_seed(0))
+    plain = kmeans(x, 7, cosine=cosine)
+    for rows in (x*size, list((x*size).split(90)), (x*size).double()):
+        got = kmeans(rows, 7, cosine=cosine)
+        assert torch.equal(got.ids, plain.ids)
+        torch.testing.assert_close(got.centroids if cosine else got.centroids/size, plain.centroids, rtol=1e-5, atol=1e-5)
+        assert got.inertia/(1 if cosine else size**2)==pytest.approx(plain.inertia, rel=1e-5)
+        assert got.centroids.dtype==torch.float32
+    torch.testing.assert_close(Fixed.fit(x*size, 7, cosine=cosine).codebook/size, Fixed.fit(x, 7, cosine=cosine).codebook, rtol=1e-5, atol=1e-5)
+
+def test_rows_beyond_float32_are_refused():
+    with pytest.raises(ValueError, match='reach 1e[+]?100, more than float32 holds'): kmeans(torch.full((9, 2), 1e100, dtype=torch.float64), 2)
+    for bad in (math.nan, math.inf, -math.inf):
+        for rows in (torch.full((9, 2), bad), [torch.ones(9, 2), torch.tensor([[0., bad]])]):
+            with pytest.raises(ValueError, match='NaN or infinity'): kmeans(rows, 2)
+    with pytest.raises(ValueError, match='3 columns after pieces of 2'): kmeans([torch.ones(9, 2), torch.ones(9, 3)], 2)
+
+@pytest.mark.parametrize('spread', [6e-3, 1.])
+def test_spherical_kmeans_is_exact_where_directions_nearly_coincide(spread):
+    g = torch.Generator().manual_seed(1)
+    x = F.normalize(torch.randn(1, 64, generator=g), dim=1)+torch.randn(3000, 64, generator=g)*spread/8
+    y = F.normalize(x.double(), dim=1)
+    if spread==6e-3: assert abs((y@F.normalize(y.mean(0), dim=0)).mean()-.99998)<1e-5
+    for rows in (x, list(x.split(700))):
+        c,ids,inertia = kmeans(rows, 20, iters=5, cosine=True)
+        e = F.normalize(c.double(), dim=1)
+        assert torch.equal(ids, (y@e.T).argmax(1)) and len(ids.unique())==20
+        assert inertia==pytest.approx((y-e[ids]).square().sum().item(), rel=1e-3)
+    want,_ = lloyd(x.double(), kmeans(x, 20, iters=0, cosine=True).centroids.double(), 5, True)
+    torch.testing.assert_close(kmeans(x, 20, iters=5, cosine=True, empty='keep').centroids.double(), want, rtol=0, atol=max(spread*1e-3, 4e-6))

@@ -208,3 +208,19 @@ def test_a_diverged_network_is_named():
     with torch.no_grad(): ar.head.weight[7] = math.nan
     with pytest.raises(ValueError, match='not finite'): sample(ar, LABELS)
     with pytest.raises(ValueError, match='B > 0'): sample(random_ar(), LABELS[:0])
+
+def test_draw_gives_a_code_that_has_mass_at_every_u():
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(500, 40, generator=g)*4
+    logits[:,30:] = -math.inf
+    for u in (0., .5, 1-2**-24, 1.):
+        z = draw(logits, torch.full((500,), u))
+        assert z.min()>=0 and z.max()<30
+    assert (draw(logits, torch.ones(500))>=20).all() and draw(torch.tensor([[-math.inf, 0., -math.inf]]), torch.ones(1)).tolist()==[1]
+    with pytest.raises(ValueError, match='all codes are dropped'): draw(torch.full((1, 3), -math.inf), torch.zeros(1))
+
+def test_logits_that_turn_nan_later_are_named():
+    ar = random_ar()
+    with torch.no_grad(): ar.embed.weight[ar.n_cond:] = math.nan  # the first logits depend on the class alone
+    for f in (sample, greedy):
+        with pytest.raises(ValueError, match='not finite'): f(ar, LABELS)

@@ -7,7 +7,7 @@ __all__ = ['counts', 'entropy', 'usage', 'codebook_entropy', 'codebook_perplexit
            'codebook_health']
 
 # %% ../../nbs/28_quantizers.health.ipynb #7381a4ab
-import torch, warnings
+import sys, torch, warnings
 from dataclasses import dataclass
 from torch import Tensor
 from ..checks import check_count,check_integers
@@ -106,6 +106,12 @@ def _diagnose(h, n_tokens):
         f'{stuck} positions of the grid nearly always carry the same code. If the images have no constant border, check the position embeddings and the padding of the encoder.')
     return out
 
+def _warn(sentence):
+    "Warn every time: of two warnings from one line, Python would drop the second, but the next run may collapse as well."
+    f = sys._getframe(1)
+    while f.f_back and f.f_globals is globals(): f = f.f_back
+    warnings.warn_explicit(sentence, UserWarning, f.f_code.co_filename, f.f_lineno)
+
 class HealthMeter:
     "Collects ids over a pass, batch by batch."
     def __init__(self,
@@ -144,7 +150,7 @@ class HealthMeter:
                      None if pos is None else entropy(pos), [])
         out.warnings = _diagnose(out, int(c.sum()))
         if warn:
-            for w in out.warnings: warnings.warn(w, stacklevel=3)
+            for w in out.warnings: _warn(w)
         return out
 
 def duplicates(
