@@ -329,6 +329,10 @@ def cached_features(
         out,at = None,0
         for b in progress_bar(batches, total='noinfer', leave=False):
             t = teacher(b[0].to(device))
+            if (bad := t.isnan().flatten(1).any(1).nonzero().flatten().tolist()):
+                named = ', '.join(str(at+j) for j in bad[:5]) + ', ...'*(len(bad)>5)
+                raise ValueError(
+                    f"Features of '{i.name}' are NaN for image {named} of the set; look at those images and at the teacher's weights.")
             if t.abs().max()>65504: raise ValueError(f"Features of '{i.name}' reach {t.abs().max():.3g}, beyond half precision; call the teacher on every batch instead.")
             if at+len(t)>n: raise ValueError(f'The batches hold more than the {n} images expected.')
             if out is None:

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from torch import nn
 from iutok.quantizers import (BSQ, CVQ, FSQ, FSQ_LEVELS, IBQ, LFQ, QUANTIZERS, VQ, Fixed, HealthMeter, NormEMA, OnlineCluster, Quantized, Residual, SimVQ,
                               codebook_health, kmeans, nearest_code, straight_through)
-from iutok.quantizers.base import flatten
+from iutok.quantizers.base import flatten,unit
 from iutok.quantizers.beyond import score_entropies
 from iutok.quantizers.cvq import anchors, cvq_keep
 from iutok.quantizers.ema import norm_ema
@@ -504,3 +504,21 @@ def test_a_collapsed_codebook_warns_each_time():
         warnings.resetwarnings()
         for _ in range(3): codebook_health(torch.zeros(40, 4, 4, dtype=torch.long), 8)
     assert sum('collapsed' in str(w.message) for w in seen)==3
+
+def test_unit_is_normalize_and_a_zero_vector_gets_no_gradient():
+    x = torch.tensor([[3., 4.], [0., 0.], [1e-9, 0.]], requires_grad=True)
+    u,w = unit(x),torch.tensor([1., 2.])
+    assert torch.equal(u, F.normalize(x, dim=-1))
+    (u*w).sum().backward()
+    a = torch.tensor([3., 4.])
+    closed = w/5-a*(a@w)/125 # (I - u u') w / |a|
+    torch.testing.assert_close(x.grad, torch.stack([closed, torch.zeros(2), torch.zeros(2)]))
+
+@pytest.mark.parametrize('make', [lambda: VQ(16, 4, sphere=True), lambda: NormEMA(16, 4), lambda: BSQ(16)])
+def test_zero_latents_send_no_gradient_through_the_sphere(make):
+    torch.manual_seed(0)
+    q = make()
+    z = torch.zeros(1, 4, 2, 2, requires_grad=True)
+    r = q(z)
+    (r.z_q.sum()+r.loss).backward()
+    assert z.grad.abs().max()<1e4

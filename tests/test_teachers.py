@@ -357,3 +357,15 @@ def test_features_before_and_after_a_projection_of_the_same_width_are_kept_apart
     u8 = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     after,before = (torch.from_numpy(cached_features(load_teacher('clip', project=p, fast=False), [(u8,)], 2, 'data', tmp_path).copy()) for p in (True, False))
     assert after.shape==before.shape and (after-before).abs().max()>1
+
+def test_nan_features_are_not_cached_and_the_images_are_named(tmp_path):
+    def teacher(u8):
+        t = torch.zeros(len(u8), 2, 1, 1)
+        t[u8.flatten(1)[:,0]==7] = float('nan')
+        return t
+    t = type('Teacher', (), dict(info=TEACHERS['effnet'], size=8, fast=False, __call__=lambda self, u8: teacher(u8)))()
+    u8 = torch.zeros(6, 3, 8, 8, dtype=torch.uint8)
+    u8[4] = 7
+    with pytest.raises(ValueError, match="'effnet' are NaN for image 4 of"):
+        cached_features(t, [(u8[:3],), (u8[3:],)], 6, 'h', tmp_path)
+    assert not list(tmp_path.glob('*.npy'))

@@ -10,7 +10,7 @@ import torch, torch.nn.functional as F
 from fastcore.basics import store_attr
 from torch import Tensor
 from ..checks import check_count,check_range,check_seed
-from .base import Quantized,all_sum,check_z,flatten,straight_through
+from .base import Quantized,all_sum,check_z,flatten,straight_through,unit
 from .kmeans import cluster_sums
 from .nearest import nearest_code
 from .vq import DataInit,data_init
@@ -71,7 +71,7 @@ class NormEMA(DataInit):
         check_z(z, self.dim, self.kind)
         b,d,h,w = z.shape
         with torch.autocast(z.device.type, enabled=False):
-            x = F.normalize(flatten(z), dim=-1)
+            x = unit(flatten(z))
             if self.training: self.start(x)
             idx = self.assign(x)
             e = self.lookup(idx)

@@ -10,7 +10,7 @@ import math, torch, torch.nn.functional as F
 from fastcore.basics import store_attr
 from torch import Tensor
 from ..checks import check_count,check_range
-from .base import Quantized,Quantizer,check_z,flatten,straight_through
+from .base import Quantized,Quantizer,check_z,flatten,straight_through,unit
 
 # %% ../../nbs/26_quantizers.grid.ipynb #014f242e
 FSQ_LEVELS = {8000:(8,8,5,5,5), 64000:(8,8,8,5,5,5)} # K -> levels, the two codebooks of the official configurations
@@ -122,4 +122,4 @@ class LFQ(Quantizer):
 class BSQ(LFQ):
     "LFQ on the unit sphere: latents are normalised, codes are {-1, 1}^D / sqrt(D) (arXiv:2406.07548)."
     kind = 'bsq'
-    def prepare(self, x): return F.normalize(x, dim=-1)
+    def prepare(self, x): return unit(x)

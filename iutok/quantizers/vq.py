@@ -10,7 +10,7 @@ import torch, torch.nn.functional as F
 from fastcore.basics import store_attr
 from torch import Tensor,nn
 from ..checks import check_count,check_range,check_seed
-from .base import Quantized,Quantizer,all_rows,all_sum,check_z,flatten,straight_through
+from .base import Quantized,Quantizer,all_rows,all_sum,check_z,flatten,straight_through,unit
 from .kmeans import cluster_means,kmeans
 from .nearest import nearest_code
 
@@ -90,7 +90,7 @@ class VQ(DataInit):
 
     def lookup(self, idx):
         e = F.embedding(idx, self.codebook)
-        return F.normalize(e.float(), dim=-1) if self.sphere else e
+        return unit(e.float()) if self.sphere else e
 
     def assign(self, x): return nearest_code(x, self.codebook, self.cosine or self.sphere)
 
@@ -99,7 +99,7 @@ class VQ(DataInit):
         b,d,h,w = z.shape
         with torch.autocast(z.device.type, enabled=False):
             x = flatten(z)
-            if self.sphere: x = F.normalize(x, dim=-1)
+            if self.sphere: x = unit(x)
             if self.training: self.start(x)
             idx = self.assign(x)
             e = self.lookup(idx)
