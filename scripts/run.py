@@ -49,6 +49,10 @@ def usage(notebook, given):
     names = ', '.join(rows_of(notebook))
     print(textwrap.fill(names, 150, initial_indent='  ', subsequent_indent='  ', break_on_hyphens=False))
 
+def literal(path):
+    "As papermill wants a path that holds { or }: it formats what it is given."
+    return path and str(path).replace('{', '{{').replace('}', '}}')
+
 def execute(notebook, given, folder):
     "Run the page in its folder; the first process keeps it."
     import papermill as pm
@@ -60,7 +64,8 @@ def execute(notebook, given, folder):
     if first: print(f'{notebook} -> {short_path(folder)}{among}', flush=True)
     began,nbs = time.time(),ROOT/'nbs'
     show = first and sys.stderr.isatty()
-    try: pm.execute_notebook(nbs/f'{notebook}.ipynb', page, given, cwd=nbs, kernel_name='python3', progress_bar=show)
+    source,target = literal(nbs/f'{notebook}.ipynb'),literal(page)
+    try: pm.execute_notebook(source, target, given, cwd=nbs, kernel_name='python3', progress_bar=show)
     except pm.PapermillExecutionError as e:
         if e.ename==OtherRank.__name__: return # this process has done its part
         error.write_text('\n'.join(e.traceback))
