@@ -55,6 +55,8 @@ def literal(path):
 
 def execute(notebook, given, folder):
     "Run the page in its folder; the first process keeps it."
+    # jsonschema's grammar of IRIs takes longer than all else that papermill imports, and pages have none
+    sys.modules.setdefault('rfc3987_syntax', None)
     import papermill as pm
     folder.mkdir(parents=True, exist_ok=True)
     first = rank()==0
