@@ -70,7 +70,7 @@ class Run:
     used:dict=field(default_factory=dict)    # role -> record of an earlier run it builds on
     started:float=field(default_factory=time.time)
     arithmetic:str=None                      # bf16 or fp32, what it was trained in; None: no training
-    before:float=0.                          # seconds spent by earlier, interrupted calls
+    machine:dict=field(default_factory=environment) # commit, versions and hardware, as they were when it began
 
     def __getattr__(self, k): # run.n_codes for run.params['n_codes']
         if k!='params' and k in (p := self.__dict__.get('params', {})): return p[k]
@@ -101,7 +101,7 @@ class Run:
         params = {k:_portable(v) for k,v in self.params.items() if k not in _BOOKKEEPING}
         r = dict(run=self.name, notebook=self.notebook, id=self.id, profile=self.params['profile'], seed=self.params.get('seed'), metrics=metrics, params=params,
                  uses={k:dict(run=u['run'], id=u['id']) for k,u in self.used.items()}, arithmetic=self.arithmetic, **extra,
-                 processes=world_size(), seconds=round(time.time()-self.started+self.before, 1), **environment(), finished=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
+                 processes=world_size(), seconds=round(time.time()-self.started, 1), **self.machine, finished=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
         if rank()==0:
             save_json(self.folder/'record.json', r)
             print(f"The record of this run is {short_path(self.folder/'record.json')}; whatever else it made lies beside it.")

@@ -86,7 +86,12 @@ def fingerprint(
     "Short SHA-256 of some values, the same on every machine. Raises TypeError for what JSON cannot hold."
     h = hashlib.sha256()
     for p in parts:
-        if hasattr(p, 'detach'): p = p.detach().cpu().contiguous().numpy()
+        if hasattr(p, 'detach'):
+            p = p.detach().cpu().contiguous()
+            if str(p.dtype)=='torch.bfloat16': # a type that numpy lacks: its bytes, and a name
+                h.update(b'bfloat16')
+                p = p.view(getattr(__import__('torch'), 'int16'))
+            p = p.numpy()
         if hasattr(p, 'tobytes'): p = str((p.shape, str(p.dtype))).encode() + p.tobytes() # in C order, however it lies in memory
         h.update(p if isinstance(p, bytes) else json.dumps(p, sort_keys=True, default=_plain).encode())
     return h.hexdigest()[:12]

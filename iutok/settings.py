@@ -6,10 +6,10 @@
 __all__ = ['PROFILES', 'TRANSFORM_NAMES', 'MINI_TEACHER_NAMES', 'P', 'PARAMETERS', 'OTHERWISE', 'PAPER', 'STRONG', 'F16', 'F8',
            'GAN', 'VQGAN_LOSSES', 'LLAMAGEN_LOSSES', 'DD2', 'VQGAN', 'CVQVAE', 'FSQ_', 'LLAMAGEN', 'DECODER', 'BIG_VIT',
            'BASE_VIT', 'VQKD', 'CLUSTER', 'RECIPES', 'AR', 'SMALL', 'MINI_PIXELS', 'MINI', 'FEW', 'SMOKE_PIXELS',
-           'SMOKE', 'QUICK_PIXELS', 'QUICK', 'PAPER_ROWS', 'TYPES', 'EVERYWHERE', 'WITH_DATA', 'PATHS', 'Parameter',
-           'count', 'choice', 'weight', 'share', 'rate', 'counts', 'adam_betas', 'texts', 'teacher_name', 'parameter',
-           'as_name', 'run_name', 'run_folder', 'rows_of', 'takes', 'default_recipe', 'recipe_row', 'check_parameters',
-           'check_together', 'resolve', 'anchored', 'check_places', 'value', 'parse_words']
+           'SMOKE', 'LESS', 'QUICK_PIXELS', 'QUICK', 'PAPER_ROWS', 'TYPES', 'EVERYWHERE', 'WITH_DATA', 'PATHS',
+           'Parameter', 'count', 'choice', 'weight', 'share', 'rate', 'counts', 'adam_betas', 'texts', 'teacher_name',
+           'parameter', 'as_name', 'run_name', 'run_folder', 'rows_of', 'takes', 'default_recipe', 'recipe_row',
+           'check_parameters', 'check_together', 'resolve', 'anchored', 'check_places', 'value', 'parse_words']
 
 # %% ../nbs/06_settings.ipynb #f75d692f
 import ast,os,re
@@ -300,11 +300,12 @@ SMOKE = dict(
     ar=FEW | dict(tokenizer='runs/smoke/vqgan-s0', steps=20, batch_size=32),
     evaluate=FEW | dict(tokenizer='runs/smoke/vqgan-s0', ars=['runs/smoke/vqgan-s0-ar-small-s0']),
     scorer=dict(data='fashion', steps=20), teacher=FEW | dict(probe_images=512, steps=10, batch_size=16))
-QUICK_PIXELS = dict(steps=250, look_every=125)
+LESS = dict(train_images=10_000, held_images=2_500)
+QUICK_PIXELS = LESS | dict(steps=200, look_every=100)
 QUICK = dict(
     vqgan=QUICK_PIXELS, cvqvae=QUICK_PIXELS, fsq=QUICK_PIXELS, decoder=QUICK_PIXELS | dict(tokenizer='runs/quick/vqkd-effnet-s0'),
-    vqkd=dict(steps=250), cluster=dict(vectors=100_000, iters=10), ar=dict(tokenizer='runs/quick/vqgan-s0', steps=250),
-    evaluate=dict(tokenizer='runs/quick/vqgan-s0', ars=['runs/quick/vqgan-s0-ar-small-s0']))
+    vqkd=LESS | dict(steps=250), cluster=LESS | dict(vectors=100_000, iters=10), ar=LESS | dict(tokenizer='runs/quick/vqgan-s0', steps=250),
+    evaluate=LESS | dict(tokenizer='runs/quick/vqgan-s0', ars=['runs/quick/vqgan-s0-ar-small-s0']))
 for kind,row in MINI.items():
     RECIPES[f'mini-{kind}'] = row
     RECIPES[f'smoke-{kind}'] = row | SMOKE.get(kind, {}) | dict(profile='smoke')

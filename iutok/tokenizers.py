@@ -6,6 +6,7 @@
 __all__ = ['PARTS', 'Connector', 'teacher_side', 'TeacherEncoder', 'Tokenizer']
 
 # %% ../nbs/34_tokenizers.ipynb #37b45de9
+import json
 from copy import copy
 from pathlib import Path
 import torch
@@ -13,6 +14,7 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import Tensor,nn
 from . import core
+from .checks import check_count
 from .core import atomic,find_path,load_json,save_json,short_path
 from .nets.conv import ConvDecoder,ConvEncoder
 from .nets.vit import ViT
@@ -36,9 +38,24 @@ def teacher_side(
     grid:int,           # cells per side
     profile:str='mini', # as for `load_teacher`
 )->int:                 # pixels
-    "The side at which a teacher gives a grid x grid map: grid times its patch. The official code's default, with grid=14, for VQ-KD. Raises ValueError for an unknown teacher."
+    "The side at which a teacher gives a grid x grid map, its cells whole. The official code's default, with grid=14, for VQ-KD. Raises ValueError for an unknown teacher or grid."
+    check_count('grid', grid)
     known = teachers(profile)
-    return grid*(known[name] if name in known else load_teacher(name, profile, pretrained=False).info).patch
+    if name in known: return grid*known[name].patch
+    with torch.device('meta'): t = load_teacher(name, profile, pretrained=False)
+    def cells(side): # per side of the map, from shapes alone; 0 for a side that the network refuses
+        t.size = side
+        try: shape = t(torch.zeros(1, 3, 8, 8, device='meta')).shape
+        except (ValueError, RuntimeError, AssertionError): return 0
+        return shape[-1] if shape[-1]==shape[-2] else 0
+    first = grid*t.info.patch
+    if cells(first)==grid: return first # a ViT, and networks whose patch is their stride
+    low,high = 1,4*first # convolutions without padding lose the border: the largest side with that many cells
+    while high-low>1:
+        middle = (low+high)//2
+        low,high = (middle, high) if cells(middle)<=grid else (low, middle)
+    if cells(low)==grid: return low
+    raise ValueError(f"There is no side at which '{name}' gives a map of {grid}x{grid} cells; take another grid, or name teacher_size.")
 
 class TeacherEncoder(nn.Module):
     "A frozen teacher as the encoder: images (B, 3, H, W) in [-1, 1] to features (B, C, h, w). Square images of any size are resized to the teacher's side, others to that of their shorter side. Raises ValueError for an unknown teacher, weights that cannot be had, or another hash."
@@ -71,6 +88,10 @@ class TeacherEncoder(nn.Module):
 PARTS = {c.kind:c for c in (ConvEncoder, ConvDecoder, ViT, Connector, TeacherEncoder)} | QUANTIZERS
 _NAMES = ('encoder','post_encode','quantizer','pre_decode','decoder','feature_decoder')
 
+def _as(module, x): # in the module's own floating type, whatever the one before it has
+    p = next((p for p in module.parameters() if p.is_floating_point()), None)
+    return x if p is None else x.to(p.dtype)
+
 class Tokenizer(nn.Module):
     "Image to codes to image."
     def __init__(self,
@@ -102,8 +123,8 @@ class Tokenizer(nn.Module):
         x:Tensor, # (B, 3, S, S) in [-1, 1]
     )->Tensor:    # (B, D, h, w), before quantisation
         "Encode, with gradients."
-        z = self.encoder(x)
-        return z if self.post_encode is None else self.post_encode(z)
+        z = self.encoder(_as(self.encoder, x))
+        return z if self.post_encode is None else self.post_encode(_as(self.post_encode, z))
 
     def quantize(self,
         x:Tensor, # (B, 3, S, S) in [-1, 1]
@@ -116,7 +137,8 @@ class Tokenizer(nn.Module):
     )->Tensor:      # (B, 3, S, S) in about [-1, 1]
         "Decode quantised latents to pixels, with gradients; a ValueError when there is no pixel decoder."
         if self.decoder is None: raise ValueError('This tokenizer has no pixel decoder yet. Train one: scripts/run train_decoder tokenizer=RUN, then load that run.')
-        return self.decoder(z_q if self.pre_decode is None else self.pre_decode(z_q))
+        z = z_q if self.pre_decode is None else self.pre_decode(_as(self.pre_decode, z_q))
+        return self.decoder(_as(self.decoder, z))
 
     def forward(self, x): # (B, 3, S, S) in [-1, 1] -> (x_hat, Quantized)
         q = self.quantize(x)
@@ -140,6 +162,7 @@ class Tokenizer(nn.Module):
     )->Tensor:             # (B, 3, S, S) float in [0, 1]
         "Token grids to images. Raises ValueError for another shape, ids out of range, and where there is no pixel decoder."
         self.eval()
+        if idx.is_floating_point() or idx.dtype==torch.bool: raise ValueError(f'Token grids hold whole numbers, got {idx.dtype}.')
         if idx.ndim!=3: raise ValueError(f'Token grids are (B, h, w), got {tuple(idx.shape)}.')
         x = torch.cat([self.paint(self.quantizer.decode(b.to(self.device).long())).float().cpu()/2+.5 for b in idx.split(batch_size)])
         return x.clamp(0, 1) if clamp else x
@@ -163,15 +186,16 @@ class Tokenizer(nn.Module):
 def save(self:Tokenizer,
     folder:str|Path, # created if need be
 )->str:              # fingerprint of the tokenizer
-    "Write tokenizer.json and tokenizer.safetensors into `folder`."
+    "Write tokenizer.safetensors, whose header says everything, and tokenizer.json, a copy of it for people, into `folder`: both, or neither."
     from safetensors.torch import save_file
     parts = {n:dict(kind=p.kind, config=p.config()) for n in _NAMES if (p:=getattr(self, n)) is not None}
-    weights = {k:v.detach().cpu().contiguous() for k,v in self.state_dict().items()}
+    weights = {k:v.detach().cpu().contiguous().clone() for k,v in self.state_dict().items()} # two names of one tensor become two tensors
+    j = dict(format='iutok tokenizer 1', hash=self.fingerprint(), image_size=self.image_size, parts=parts, about=self.about)
+    header = dict(tokenizer=json.dumps(j)) # what cannot be written fails here, before anything is touched
     folder = Path(folder)
-    atomic(folder/'tokenizer.safetensors', lambda p: save_file(weights, p))
-    h = self.fingerprint()
-    save_json(folder/'tokenizer.json', dict(format='iutok tokenizer 1', hash=h, image_size=self.image_size, parts=parts, about=self.about))
-    return h
+    atomic(folder/'tokenizer.safetensors', lambda p: save_file(weights, p, header))
+    save_json(folder/'tokenizer.json', j)
+    return j['hash']
 
 @patch
 def fingerprint(self:Tokenizer,
@@ -182,6 +206,16 @@ def fingerprint(self:Tokenizer,
     parts = {n:(p.kind, {k:v for k,v in p.config().items() if k!='weights'}) for n in names if (p:=getattr(self, n)) is not None} # not where a file lies
     state = {k:v for k,v in self.state_dict().items() if k.split('.')[0] in names}
     return core.fingerprint(parts, sorted(state), *[state[k] for k in sorted(state)])
+
+def _description(folder): # what the weights' own header says, unless tokenizer.json is of the same save
+    from safetensors import SafetensorError,safe_open
+    j = load_json(folder/'tokenizer.json')
+    try:
+        with safe_open(folder/'tokenizer.safetensors', 'pt') as f: header = json.loads((f.metadata() or {}).get('tokenizer', 'null'))
+    except (SafetensorError, OSError): return j # the loader says what is wrong with the weights
+    if header is None or header['hash']==j.get('hash'): return j
+    print(f'{short_path(folder)}/tokenizer.json is of another save than the weights beside it, which say themselves what they are.')
+    return header
 
 @patch(cls_method=True)
 def load(cls:Tokenizer,
@@ -195,7 +229,7 @@ def load(cls:Tokenizer,
     where = short_path(folder)
     for f in ('tokenizer.json', 'tokenizer.safetensors'):
         if not (folder/f).exists(): raise ValueError(f'{where} holds no {f}. Give the folder of a finished train_vqgan, train_fsq, train_vqkd, train_cluster or train_decoder run.')
-    j = load_json(folder/'tokenizer.json')
+    j = _description(folder)
     if j.get('format')!='iutok tokenizer 1': raise ValueError(f"{where}/tokenizer.json is of format {j.get('format')!r}, expected 'iutok tokenizer 1'.")
     unknown = [p['kind'] for p in j['parts'].values() if p['kind'] not in PARTS]
     if unknown: raise ValueError(f"{where} needs parts this version does not know: {', '.join(unknown)}. It knows {', '.join(PARTS)}.")
@@ -203,6 +237,8 @@ def load(cls:Tokenizer,
     tok = cls(**{n:PARTS[p['kind']](**given(p)) for n,p in j['parts'].items()}, image_size=j['image_size'], about=j['about'])
     try: weights = load_file(folder/'tokenizer.safetensors')
     except (SafetensorError, OSError) as e: raise ValueError(f'{where}/tokenizer.safetensors is damaged ({e}); copy it again or repeat the run.') from None
+    for k,t in [*tok.named_parameters(), *tok.named_buffers()]:
+        if k in weights: t.data = t.data.to(weights[k].dtype) # a tokenizer saved in half precision stays so
     try: tok.load_state_dict(weights)
     except RuntimeError as e: raise ValueError(f'{where}: the weights belong to another tokenizer than tokenizer.json describes ({str(e).splitlines()[1].strip()[:160]}).') from None
     if tok.fingerprint()!=j['hash']: raise ValueError(f'{where}: the weights are not those that tokenizer.json was written with; copy both files of one run.')

@@ -1,5 +1,6 @@
 "Converters: outputs of the public code (stored small tensors), the way back, and everything that must be refused."
 import argparse,json,sys,types
+from functools import partial
 import numpy as np, pytest, torch
 from torch import nn
 from iutok.convert import (architecture,fuse_qkv,from_beitv2,from_cvqvae,from_llamagen,from_lpips,from_taming,read_checkpoint,to_beitv2,to_cvqvae,to_llamagen,
@@ -44,7 +45,7 @@ def test_conv_families_give_the_stored_outputs(name, convert):
 @pytest.mark.parametrize('name,h,w,depth', [('beitv2', 32, 32, 1), ('beitv2_wide', 48, 64, 3)])
 def test_beitv2_gives_the_stored_outputs(name, h, w, depth):
     state,want = stored(name)
-    tok = from_beitv2({'model': state})
+    tok = from_beitv2({'model': state}, heads=2)
     assert len(tok.feature_decoder.blocks)==depth and tok.image_size==32
     agree(want, *vit_ours(tok, images(2, h, w), want))
 
@@ -57,7 +58,7 @@ def test_reading_taming_upside_down_is_noticed():
     assert (got['z']-want['z']).abs().max() > 1e-3
 
 @pytest.mark.parametrize('name,there,home', [('taming', from_taming, to_taming), ('cvqvae', from_cvqvae, to_cvqvae), ('llamagen', from_llamagen, to_llamagen),
-                                             ('beitv2', from_beitv2, to_beitv2), ('beitv2_wide', from_beitv2, to_beitv2)])
+                                             ('beitv2', partial(from_beitv2, heads=2), to_beitv2), ('beitv2_wide', partial(from_beitv2, heads=2), to_beitv2)])
 def test_the_way_back(name, there, home):
     state,_ = stored(name)
     if name=='llamagen': state['quantize.codebook_used'] = torch.zeros(65536)
@@ -67,8 +68,8 @@ def test_the_way_back(name, there, home):
 # ours there and back
 def vqgan(quantizer=None, attention=True, refine=True, disc=True):
     torch.manual_seed(0)
-    return Tokenizer(ConvEncoder(width=8, mults=(1,1,2), n_res=2, out_channels=8, attention=attention, refine=refine), quantizer or VQ(16, 4),
-                     ConvDecoder(8, 8, (2,1,1), n_res=3, attention=attention, refine=refine), Connector([8, 4]), Connector([4, 8]), image_size=16,
+    return Tokenizer(ConvEncoder(width=32, mults=(1,1,2), n_res=2, out_channels=8, attention=attention, refine=refine, groups=32), quantizer or VQ(16, 4),
+                     ConvDecoder(8, 32, (2,1,1), n_res=3, attention=attention, refine=refine, groups=32), Connector([8, 4]), Connector([4, 8]), image_size=16,
                      discriminator=PatchGAN(2, 8) if disc else None).eval()
 
 KINDS = dict(taming=(lambda: VQ(16, 4), to_taming, from_taming), llamagen=(lambda: VQ(16, 4, sphere=True), to_llamagen, from_llamagen),
@@ -123,11 +124,11 @@ def vqkd(c_t=20, depth=3):
 def test_beitv2_names_its_teacher_and_keeps_the_feature_decoder_apart(c_t, teacher):
     tok = vqkd(c_t)
     theirs = {**to_beitv2(tok), 'teacher_model.visual.proj': torch.zeros(2), 'scaling_layer.shift': torch.zeros(3)}
-    again = from_beitv2(theirs)
+    again = from_beitv2(theirs, heads=1)
     same(again, tok)
     assert again.decoder is None and again.about.get('teacher')==teacher
-    assert from_beitv2(theirs, feature_decoder=False).feature_decoder is None
-    with pytest.raises(ValueError, match='incomplete: feature_decoder'): from_beitv2({k:v for k,v in theirs.items() if 'deco' not in k})
+    assert from_beitv2(theirs, feature_decoder=False, heads=1).feature_decoder is None
+    with pytest.raises(ValueError, match='incomplete: feature_decoder'): from_beitv2({k:v for k,v in theirs.items() if 'deco' not in k}, heads=1)
 
 def test_only_what_their_code_computes_is_exported():
     with pytest.raises(ValueError, match='other tokens there'): to_taming(vqgan(VQ(16, 4, cosine=True)))
@@ -156,7 +157,7 @@ def test_surplus_and_misshapen_tensors_are_named():
         with pytest.raises(ValueError, match=match): from_taming(theirs | {k.replace('__', '.'):torch.zeros(s) for k,s in extra.items()})
     fails('no rule for 1 of .*quantize.proj.weight', quantize__proj__weight=1)
     fails('1 unknown .encoder.down.0.block.0.norm3.weight', encoder__down__0__block__0__norm3__weight=1)
-    fails(r'1 of another shape .decoder.up.0.block.0.conv1.weight is \(8, 8, 5, 5\) instead of \(8, 8, 3, 3\)', decoder__up__0__block__0__conv1__weight=(8, 8, 5, 5))
+    fails(r'1 of another shape .decoder.up.0.block.0.conv1.weight is \(32, 32, 5, 5\) instead of \(32, 32, 3, 3\)', decoder__up__0__block__0__conv1__weight=(32, 32, 5, 5))
     short = {k:v for k,v in theirs.items() if k!='decoder.up.2.attn.0.k.weight'}
     with pytest.raises(ValueError, match='decoder.up.2.attn.0.k.weight is missing'): from_taming(short)
     few = {k:v for k,v in theirs.items() if not k.startswith('encoder.down.0.block') or 'conv2.weight' in k}
@@ -168,7 +169,7 @@ def test_files_without_weights_are_refused(what):
 
 def test_architecture_of_the_published_sizes():
     with torch.device('meta'):
-        parts = nn.ModuleDict(dict(encoder=ConvEncoder(), decoder=ConvDecoder(mults=(4,2,1,1)), discriminator=PatchGAN(3), post_encode=Connector([256, 256, 5])))
+        parts = nn.ModuleDict(dict(encoder=ConvEncoder(groups=32), decoder=ConvDecoder(mults=(4,2,1,1), groups=32), discriminator=PatchGAN(3), post_encode=Connector([256, 256, 5])))
         vit = nn.ModuleDict(dict(encoder=ViT(), feature_decoder=ViT(32, 1, depth=3, out_channels=512)))
     got = architecture(parts.state_dict())
     for name,net in parts.items(): assert got[name] == dict(kind=net.kind, **net.config())
@@ -215,3 +216,41 @@ def test_damaged_and_absent_files(tmp_path):
 
 def test_a_triple_must_be_whole():
     with pytest.raises(ValueError, match='a.v.weight is missing'): fuse_qkv({'a.q.weight': torch.ones(1), 'a.k.weight': torch.ones(1)})
+
+# what people have
+
+@pytest.mark.parametrize('wrap', [lambda s: {f'module.{k}':v for k,v in s.items()}, lambda s: {f'_orig_mod.{k}':v for k,v in s.items()},
+                                  lambda s: {f'module._orig_mod.{k}':v for k,v in s.items()},
+                                  lambda s: {f'first_stage_model.{k}':v for k,v in s.items()} | {'model.diffusion_model.x': torch.zeros(1)},
+                                  lambda s: s | {'colorize': torch.zeros(3, 1, 1, 1), 'model_ema.decay': torch.zeros(()), 'model_ema.encoderconv_inweight': torch.zeros(2)}],
+                         ids=['DDP', 'compiled', 'both', 'latent diffusion', 'with averages and a buffer'])
+def test_weights_are_found_whatever_they_were_wrapped_in(wrap):
+    tok = vqgan(disc=False)
+    same(from_taming({'state_dict': wrap(to_taming(tok))}, image_size=16), tok)
+
+@pytest.mark.parametrize('width', [32, 64, 128])
+def test_norms_of_a_converted_network_have_taming_groups_at_every_width(width):
+    "taming and LlamaGen normalise in 32 groups, whatever the width."
+    tok = Tokenizer(ConvEncoder(width=width, mults=(1, 1), n_res=1, out_channels=8, groups=32), VQ(16, 4), ConvDecoder(8, width, (1, 1), n_res=2, groups=32),
+                    Connector([8, 4]), Connector([4, 8]), image_size=16).eval()
+    again = from_taming(to_taming(tok), image_size=16)
+    assert {m.num_groups for m in again.modules() if isinstance(m, nn.GroupNorm)}=={32}
+    same(again, tok)
+
+def test_a_network_whose_norms_taming_does_not_have_is_refused():
+    small = Tokenizer(ConvEncoder(width=32, mults=(1, 1), n_res=1, out_channels=8), VQ(16, 4), ConvDecoder(8, 32, (1, 1), n_res=2), Connector([8, 4]), Connector([4, 8]))
+    with pytest.raises(ValueError, match='their norms have 32 groups, this network has 8 over 32 channels'): to_taming(small)
+    odd = to_taming(vqgan(disc=False)) | {'encoder.down.0.block.0.conv2.weight': torch.zeros(24, 32, 3, 3)}
+    with pytest.raises(ValueError, match='24 channels cannot have 32 groups|do not fit'): from_taming(odd)
+
+@pytest.mark.parametrize('width, heads, want', [(96, 3, 3), (192, 6, 6), (768, None, 12), (1024, None, 16)])
+def test_heads_are_those_of_the_published_files_or_asked_for(width, heads, want):
+    with torch.device('meta'): state = nn.ModuleDict(dict(encoder=ViT(grid=2, patch=4, width=width, depth=1, heads=want))).state_dict()
+    assert architecture(state, heads)['encoder']['heads']==want
+    if heads:
+        with pytest.raises(ValueError, match=f'how many attention heads a width of {width} has; say heads=N'): architecture(state)
+        with pytest.raises(ValueError, match='does not divide into heads=7'): architecture(state, 7)
+
+def test_a_torchscript_program_is_refused_with_what_to_do(tmp_path):
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path/'net.pt')
+    with pytest.raises(ValueError, match='is a TorchScript program.*torch.jit.load it and save its state_dict'): read_checkpoint(tmp_path/'net.pt')

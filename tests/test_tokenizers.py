@@ -78,3 +78,61 @@ def test_bad_images_are_refused_in_one_sentence(bad, message):
 def test_ids_out_of_range_are_refused():
     tok = conv_tokenizer(RUN, VQ(24, 6))
     with pytest.raises(ValueError, match='outside'): tok.decode(torch.full((1, 8, 8), 24))
+
+# --- types and files -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_a_tokenizer_of_another_type_encodes_saves_and_loads(tmp_path, u8, dtype):
+    seed_everything(0)
+    for make in (TOKENIZERS['vqgan'], TOKENIZERS['vqkd']):
+        tok = make().eval()
+        exact = tok.encode(u8)
+        tok = tok.to(dtype)
+        assert (tok.encode(u8)==exact).float().mean()>.9 and tok.decode(exact).dtype==torch.float32
+        tok.save(tmp_path)
+        again = Tokenizer.load(tmp_path)
+        assert {p.dtype for p in again.parameters()}=={dtype} and again.fingerprint()==tok.fingerprint()
+        assert torch.equal(again.encode(u8), tok.encode(u8)) and torch.equal(again.reconstruct(u8), tok.reconstruct(u8))
+
+def test_a_save_that_fails_leaves_the_good_one(tmp_path, u8, monkeypatch):
+    tok = TOKENIZERS['vqgan']().eval()
+    tok.save(tmp_path)
+    before = {p.name:p.read_bytes() for p in tmp_path.iterdir()}
+    bad = TOKENIZERS['fsq']()
+    bad.about = dict(made=object())
+    with pytest.raises(TypeError): bad.save(tmp_path)
+    assert {p.name:p.read_bytes() for p in tmp_path.iterdir()}==before
+
+def test_a_save_that_is_cut_between_its_two_files_is_the_new_one(tmp_path, u8, monkeypatch):
+    old,new = TOKENIZERS['fsq']().eval(),TOKENIZERS['vqgan']().eval()
+    old.save(tmp_path)
+    def killed(*a): raise KeyboardInterrupt
+    monkeypatch.setattr('iutok.tokenizers.save_json', killed)
+    with pytest.raises(KeyboardInterrupt): new.save(tmp_path)
+    again = Tokenizer.load(tmp_path)
+    assert again.fingerprint()==new.fingerprint() and torch.equal(again.encode(u8), new.encode(u8))
+
+def test_shared_codebooks_are_saved(tmp_path, u8):
+    from iutok.quantizers import Residual
+    vq = VQ(8, 6)
+    tok = conv_tokenizer(RUN, Residual([vq, vq])).eval()
+    tok.save(tmp_path)
+    assert torch.equal(Tokenizer.load(tmp_path).encode(u8), tok.encode(u8))
+
+@pytest.mark.parametrize('idx', [torch.zeros(1, 8, 8), torch.zeros(1, 8, 8, dtype=torch.bool)], ids=['float', 'bool'])
+def test_ids_that_are_no_whole_numbers_are_refused(idx):
+    with pytest.raises(ValueError, match='Token grids hold whole numbers'): TOKENIZERS['vqgan']().decode(idx)
+
+@pytest.mark.parametrize('name, grid', [('efficientnet_b1', 16), ('inception_v3', 16), ('resnet18', 7), ('efficientnet_lite0', 8), ('vit_tiny_patch16_224', 14)])
+def test_a_teachers_side_gives_the_grid_that_was_asked_for(name, grid):
+    from iutok.teachers import load_teacher
+    from iutok.tokenizers import teacher_side
+    side = teacher_side(f'timm:{name}', grid)
+    with torch.device('meta'):
+        t = load_teacher(f'timm:{name}', pretrained=False, size=side)
+    assert t(torch.zeros(1, 3, 8, 8, device='meta')).shape[-2:]==(grid, grid)
+
+@pytest.mark.parametrize('grid', [0, -8, 2.5, True])
+def test_a_grid_that_is_no_count_is_refused(grid):
+    from iutok.tokenizers import teacher_side
+    with pytest.raises(ValueError, match='grid must be a whole number'): teacher_side('effnet', grid)

@@ -14,21 +14,26 @@ from torch import Tensor,nn
 
 # %% ../../nbs/30_nets.conv.ipynb #bc5f3f2d
 def group_norm(
-    channels:int, # C, number of channels
-)->nn.GroupNorm:  # 32 groups where C >= 128, as in VQGAN; otherwise as many as leave 4 channels in each
+    channels:int,     # C, number of channels
+    groups:int=None,  # None: 32 where C >= 128, as in VQGAN; otherwise as many as leave 4 channels in each
+)->nn.GroupNorm:
     "GroupNorm with VQGAN's epsilon, 1e-6, and a group count that fits small widths too."
-    most = min(32, max(1, channels//4))
-    return nn.GroupNorm(next(g for g in range(most, 0, -1) if channels%g==0), channels, eps=1e-6)
+    if groups is None:
+        most = min(32, max(1, channels//4))
+        groups = next(g for g in range(most, 0, -1) if channels%g==0)
+    if channels%groups: raise ValueError(f'a norm over {channels} channels cannot have {groups} groups; take a width that {groups} divides.')
+    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 # %% ../../nbs/30_nets.conv.ipynb #646d9cf2
 class Residual(nn.Module):
     "Two rounds of GroupNorm-SiLU-conv, added to their input."
     def __init__(self,
-        c_in:int,   # channels in
-        c_out:int): # channels out; a 1x1 convolution carries the input across when the two differ
+        c_in:int,         # channels in
+        c_out:int,        # channels out; a 1x1 convolution carries the input across when the two differ
+        groups:int=None): # of the norms, as in `group_norm`
         super().__init__()
-        self.norm1,self.conv1 = group_norm(c_in),nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.norm2,self.conv2 = group_norm(c_out),nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.norm1,self.conv1 = group_norm(c_in, groups),nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.norm2,self.conv2 = group_norm(c_out, groups),nn.Conv2d(c_out, c_out, 3, padding=1)
         self.shortcut = nn.Identity() if c_in==c_out else nn.Conv2d(c_in, c_out, 1)
 
     def forward(self, x):
@@ -39,9 +44,10 @@ class Residual(nn.Module):
 class Attention(nn.Module):
     "Single-head self-attention over all positions, added to its input."
     def __init__(self,
-        channels:int): # C, of (B, C, H, W)
+        channels:int,     # C, of (B, C, H, W)
+        groups:int=None): # of the norm, as in `group_norm`
         super().__init__()
-        self.norm = group_norm(channels)
+        self.norm = group_norm(channels, groups)
         self.qkv,self.proj = nn.Conv2d(channels, 3*channels, 1),nn.Conv2d(channels, channels, 1)
         nn.init.xavier_uniform_(self.qkv.weight.view(3*channels, channels))
         for layer in (self.qkv, self.proj): nn.init.zeros_(layer.bias)
@@ -88,23 +94,27 @@ class Level(nn.Module):
         c_out:int,                # channels out, reached by the first residual block
         n_res:int,                # number of residual blocks
         attention:bool,           # attention after each of them
-        resample:nn.Module|None): # Downsample or Upsample; None at the last level
+        resample:nn.Module|None,  # Downsample or Upsample; None at the last level
+        groups:int=None):         # of the norms, as in `group_norm`
         super().__init__()
-        self.res = nn.ModuleList(Residual(c_in if i==0 else c_out, c_out) for i in range(n_res))
-        self.attn = nn.ModuleList(Attention(c_out) if attention else nn.Identity() for _ in range(n_res))
+        self.res = nn.ModuleList(Residual(c_in if i==0 else c_out, c_out, groups) for i in range(n_res))
+        self.attn = nn.ModuleList(Attention(c_out, groups) if attention else nn.Identity() for _ in range(n_res))
         self.resample = nn.Identity() if resample is None else resample
 
     def forward(self, x):
         for res,attn in zip(self.res, self.attn): x = attn(res(x))
         return self.resample(x)
 
-def _levels(c_in, widths, n_res, attn_at, resample):
+def _levels(c_in, widths, n_res, attn_at, resample, groups):
     last = len(widths)-1
-    return nn.Sequential(*[Level(ci, co, n_res, i==attn_at, resample(co) if i<last else None)
+    return nn.Sequential(*[Level(ci, co, n_res, i==attn_at, resample(co) if i<last else None, groups)
                            for i,(ci,co) in enumerate(zip([c_in, *widths], widths))])
 
-def _mid(c, refine): return nn.Sequential(Residual(c, c), Attention(c), Residual(c, c)) if refine else nn.Identity()
-def _head(c, c_out): return nn.Sequential(group_norm(c), nn.SiLU(), nn.Conv2d(c, c_out, 3, padding=1))
+def _mid(c, refine, groups):
+    if not refine: return nn.Identity()
+    return nn.Sequential(Residual(c, c, groups), Attention(c, groups), Residual(c, c, groups))
+
+def _head(c, c_out, groups): return nn.Sequential(group_norm(c, groups), nn.SiLU(), nn.Conv2d(c, c_out, 3, padding=1))
 
 # %% ../../nbs/30_nets.conv.ipynb #20f3801a
 def check_map(
@@ -122,8 +132,9 @@ def config_of(
 )->dict:              # JSON-able: `type(module)(**config)` builds the same architecture again
     "The constructor arguments of a module."
     names = [n for n in inspect.signature(type(module).__init__).parameters if n!='self']
-    values = [getattr(module, n) for n in names]
-    return {n:list(v) if isinstance(v, tuple) else v for n,v in zip(names, values)}
+    values = {n:getattr(module, n) for n in names}
+    if values.get('groups', 0) is None: del values['groups'] # what networks had before there was a choice
+    return {n:list(v) if isinstance(v, tuple) else v for n,v in values.items()}
 
 # %% ../../nbs/30_nets.conv.ipynb #ce06c4b5
 class ConvEncoder(nn.Module):
@@ -136,15 +147,16 @@ class ConvEncoder(nn.Module):
         n_res:int=2,             # residual blocks per level
         out_channels:int=256,    # C, channels of the latents
         attention:bool=True,     # attention at the coarsest level
-        refine:bool=True):       # residual-attention-residual after the coarsest level
+        refine:bool=True,        # residual-attention-residual after the coarsest level
+        groups:int=None):        # of every norm; None: as `group_norm` chooses by width
         super().__init__()
         store_attr()
         widths = [width*m for m in mults]
         self.factor = 2**(len(mults)-1)
         self.conv_in = nn.Conv2d(in_channels, width, 3, padding=1)
-        self.levels = _levels(width, widths, n_res, len(mults)-1 if attention else None, Downsample)
-        self.mid = _mid(widths[-1], refine)
-        self.head = _head(widths[-1], out_channels)
+        self.levels = _levels(width, widths, n_res, len(mults)-1 if attention else None, Downsample, groups)
+        self.mid = _mid(widths[-1], refine, groups)
+        self.head = _head(widths[-1], out_channels, groups)
 
     def config(self): return config_of(self)
 
@@ -165,15 +177,16 @@ class ConvDecoder(nn.Module):
         n_res:int=3,             # residual blocks per level, one more than in the encoder
         out_channels:int=3,      # image channels
         attention:bool=True,     # attention at the coarsest level
-        refine:bool=True):       # residual-attention-residual before the coarsest level
+        refine:bool=True,        # residual-attention-residual before the coarsest level
+        groups:int=None):        # of every norm; None: as `group_norm` chooses by width
         super().__init__()
         store_attr()
         widths = [width*m for m in mults]
         self.factor = 2**(len(mults)-1)
         self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
-        self.mid = _mid(widths[0], refine)
-        self.levels = _levels(widths[0], widths, n_res, 0 if attention else None, Upsample)
-        self.head = _head(widths[-1], out_channels)
+        self.mid = _mid(widths[0], refine, groups)
+        self.levels = _levels(widths[0], widths, n_res, 0 if attention else None, Upsample, groups)
+        self.head = _head(widths[-1], out_channels, groups)
 
     @property
     def last_layer(self): # (3, width, 3, 3), the weight whose gradients balance reconstruction against GAN
