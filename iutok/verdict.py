@@ -57,12 +57,14 @@ def other_sizes(
 def verdict(
     here:list[dict],  # records of evaluate runs
     there:list[dict], # the committed ones, with the same sizes
+    spread:list[dict]=None, # records with several seeds of each tokenizer, of other sizes; None: there
 )->'pandas.DataFrame': # row, column, here, committed, tolerance, within
     "Every cell of a table against the committed one. Raises ValueError where `other_sizes` finds a reason not to compare."
     import pandas as pd
     from scipy.stats import t as student
     if why := other_sizes(here, there): raise ValueError(f'The two tables have other sizes and are not compared: {why}.')
-    noise,seeds = seed_noise(there),{(label(r), r['trained']['seed']) for r in here}
+    noise = (seed_noise(spread) if spread else {}) | seed_noise(there) # of the same sizes where they have several seeds
+    seeds = {(label(r), r['trained']['seed']) for r in here}
     a = table1(here).set_index('tokenizer')
     b = table1([r for r in there if (label(r), r['trained']['seed']) in seeds]).set_index('tokenizer')
     cells = []
@@ -74,6 +76,7 @@ def verdict(
             sd,free = noise[c]
             room = student.ppf(.995, free)*sd*abs(y)*np.sqrt(2/m)
             cells.append(dict(row=name, column=c, here=x, committed=y, tolerance=room, within=bool(abs(x-y)<=room+1e-12)))
+    if not cells: raise ValueError('Nothing is compared: no records with several seeds say how far seeds spread.')
     return pd.DataFrame(cells)
 
 def say_verdict(

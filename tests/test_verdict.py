@@ -36,6 +36,12 @@ def test_one_seed_has_more_room_than_the_mean_of_two():
     a,b = one.loc[('VQGAN', 'psnr')],two.loc[('VQGAN', 'psnr')]
     assert a.tolerance/a.committed==pytest.approx(b.tolerance/b.committed*2**.5)
 
+def test_one_committed_seed_takes_its_room_from_records_with_several():
+    one = [r for r in ROWS if r['trained']['seed']==0]
+    cells = verdict(one, one, ROWS)
+    assert cells.within.all() and len(cells)>=13*10 and (cells.tolerance>0).all()
+    with pytest.raises(ValueError, match='several seeds'): verdict(one, one)
+
 def test_noise_is_the_pooled_spread_of_seeds():
     a,b = (np.array([r['metrics']['psnr'] for r in ROWS if r['trained']['seed']==s]) for s in (0, 1))
     mean = (a+b)/2
