@@ -133,8 +133,9 @@ def test_run_stops_at_once_on_wrong_words(clone, words, message):
 
 def test_papermill_alone_stops_on_an_unknown_parameter(clone, tmp_path):
     import papermill as pm
+    page = str(clone/'nbs'/'train_vqgan.ipynb').replace('{', '{{').replace('}', '}}') # papermill formats what it is given
     with pytest.raises(pm.PapermillExecutionError, match="no parameter 'n_code'; did you mean 'n_codes'"):
-        pm.execute_notebook(clone/'nbs'/'train_vqgan.ipynb', tmp_path/'out.ipynb', dict(profile='smoke', n_code=3), cwd=clone/'nbs', progress_bar=False)
+        pm.execute_notebook(page, tmp_path/'out.ipynb', dict(profile='smoke', n_code=3), cwd=clone/'nbs', progress_bar=False)
 
 def test_a_failed_run_names_its_log(clone, done):
     r = reproduce(clone, 'train_cluster.teacher=timm:clap', check=False)
