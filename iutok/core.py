@@ -69,6 +69,7 @@ class Run:
     folder:Path                              # where it writes
     used:dict=field(default_factory=dict)    # role -> record of an earlier run it builds on
     started:float=field(default_factory=time.time)
+    images:list=field(default_factory=list)  # fingerprints of the images it works on
     arithmetic:str=None                      # bf16 or fp32, what it was trained in; None: no training
     machine:dict=field(default_factory=environment) # commit, versions and hardware, as they were when it began
 
@@ -83,7 +84,7 @@ class Run:
     @property
     def id(self): # identity: parameters and used runs
         return fingerprint(self.notebook, {k:_portable(v) for k,v in self.params.items() if k not in _NAMES and k not in self.used},
-                           {k:r['id'] for k,r in self.used.items()})
+                           {k:r['id'] for k,r in self.used.items()}, self.images)
 
     def use(self,
         role:str, # parameter that names the run, e.g. 'tokenizer'
@@ -109,7 +110,7 @@ class Run:
 
     def _repr_markdown_(self):
         rows = '\n'.join(f'| {k} | {v} | {parameter(self.notebook, k).help} |' for k,v in self.params.items() if v is not None)
-        return f'**{self.name}** `{self.id}` in `{short_path(self.folder)}`\n\n| parameter | value | |\n|---|---|---|\n{rows}'
+        return f'**{self.name}** in `{short_path(self.folder)}`\n\n| parameter | value | |\n|---|---|---|\n{rows}'
 
 def read_record(
     path:str|Path, # a run's folder, or its record.json

@@ -4,21 +4,21 @@
 
 # %% auto #0
 __all__ = ['FASHION', 'DEBIAN', 'INDEX_VERSION', 'ImageSet', 'MemorySet', 'asset', 'cache_dir', 'open_rgb', 'check_files',
-           'FolderSet', 'load_images', 'epoch_order', 'step_indices', 'Batch', 'Batches', 'sequential']
+           'shown', 'FolderSet', 'load_images', 'epoch_order', 'step_indices', 'Batch', 'Batches', 'sequential']
 
 # %% ../nbs/01_data.ipynb #d2e5c9b4
-import gzip,hashlib,io,json,lzma,os,time,numpy as np,torch,torch.nn.functional as F
+import gzip,hashlib,io,json,lzma,os,tempfile,time,warnings,numpy as np,torch,torch.nn.functional as F
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property,lru_cache,partial
 from pathlib import Path
 from typing import NamedTuple
-from PIL import Image,UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from .core import load_json,local_rank,save_json
-from .pixels import N_UNIFORM,as_batch,crop_boxes,named_transform,resize_boxes,square,to_float,to_rgb,to_uint8
+from .pixels import N_UNIFORM,as_batch,crop_boxes,decode,named_transform,resize_boxes,square,to_float,to_rgb,to_uint8
 from .splits import COLLECTIONS,Collection,by_hash,held_places,list_collection,list_folder,list_imagenet
-from warnings import catch_warnings,simplefilter
+from .checks import check_count
 
 # %% ../nbs/01_data.ipynb #de60a11e
 class ImageSet:
@@ -27,7 +27,7 @@ class ImageSet:
     split:str       # 'train' or 'test'
     classes:list    # class names; labels index this list
     labels:Tensor   # (N,) int64
-    fingerprint:str # sha256 of the content (in memory) or of the file list with sizes (folders)
+    fingerprint:str # sha256 of the content; of a folder, of its files' names and digests
 
     def __len__(self): return len(self.labels)
     def __repr__(self): return f'{self.name} {self.split}: {len(self):,} images, {len(self.classes)} classes, fingerprint {self.fingerprint[:8]}'
@@ -45,6 +45,7 @@ class ImageSet:
         n:int,    # how many images, at most all
     )->'ImageSet':
         "The first n when the classes take turns: a small set as balanced as the classes allow."
+        check_count('n', n)
         y = self.labels.numpy()
         order = np.argsort(y, kind='stable')
         turn = np.empty(len(y), int)
@@ -99,7 +100,8 @@ def cache_dir(
     cache=None, # a folder; None takes $IUTOK_CACHE, else ~/.cache/iutok
 )->Path:
     "Where indexes and downloads are kept."
-    return Path(cache or os.environ.get('IUTOK_CACHE') or '~/.cache/iutok').expanduser()
+    try: return Path(cache or os.environ.get('IUTOK_CACHE') or '~/.cache/iutok').expanduser()
+    except RuntimeError: return Path(tempfile.gettempdir())/'iutok-cache' # there is no home
 
 @lru_cache(1)
 def _bundle():
@@ -122,59 +124,72 @@ def _full(split, root, cache):
     return ds.data.numpy(),ds.targets.numpy()
 
 # %% ../nbs/01_data.ipynb #f04bea66
-INDEX_VERSION = 1 # goes up when to_rgb changes its mind about which files are usable
+INDEX_VERSION = 2 # goes up when `decode` changes its mind about which files are usable
+warnings.filterwarnings('ignore', module=r'PIL\.') # Pillow warns about odd metadata; set once, for worker threads share the filters
 
 def open_rgb(
     path,            # a file that should hold an image
 )->Image.Image:      # RGB, upright, decoded to the last byte
     "Read a picture; a ValueError says in one line why it cannot be used."
-    try:
-        if os.path.getsize(path) == 0: raise ValueError('zero bytes')
-        with catch_warnings(), Image.open(path) as img:
-            simplefilter('ignore') # Pillow warns about odd metadata
-            img.load()
-            return to_rgb(img)
-    except UnidentifiedImageError: reason = 'not an image'
-    except Exception as e: reason = ' '.join(str(e).split()) or type(e).__name__
-    raise ValueError(reason)
+    return decode(_bytes(path))
+
+def _bytes(path): # what a file holds; a ValueError where it cannot be read
+    try: return Path(path).read_bytes()
+    except FileNotFoundError: raise ValueError('a link to nothing' if Path(path).is_symlink() else 'the file is gone') from None
+    except OSError as e: raise ValueError(' '.join(str(e).split())) from None
 
 # %% ../nbs/01_data.ipynb #e1deffc9
 def _verdict(path):
-    "Empty for a usable file, else the reason it is not."
-    try: open_rgb(path)
-    except ValueError as e: return str(e)
-    return ''
+    "Why a file cannot be used, empty for a usable one; and a digest of its bytes."
+    try: raw = _bytes(path)
+    except ValueError as e: return str(e),''
+    digest = hashlib.sha256(raw).hexdigest()[:16]
+    try: decode(raw)
+    except ValueError as e: return str(e),digest
+    return '',digest
+
+def _stamp(path): # what changes when a file is written again
+    try: s = os.stat(path)
+    except OSError: return [0, 0, 0]
+    return [s.st_size, s.st_mtime_ns, s.st_ctime_ns]
 
 def check_files(
     root:Path,  # the folder
     files:list, # files relative to it
     index:Path, # where the verdicts are kept
-)->dict:        # file: [size in bytes, time, verdict]; the verdict is empty or the reason why the file cannot be used
-    "Open every file that is new or changed since the index was written; of several processes on a machine, the first does it."
+)->dict:        # file: (verdict, digest); the verdict is empty or the reason why the file cannot be used
+    "Open every file that is new or was written again since the index was; of several processes on a machine, the first does it."
     def read():
         try: known = load_json(index)
         except ValueError: return {} # none yet, or broken
         return known['files'] if known.get('version') == INDEX_VERSION else {}
-    stamps = {f:[s.st_size, s.st_mtime_ns] if (p := root/f).exists() and (s := p.stat()) else [0, 0] for f in files}
+    stamps = {f:_stamp(root/f) for f in files}
     known = read()
-    new = [f for f in files if known.get(f, [])[:2] != stamps[f]]
+    stale = lambda files: [f for f in files if known.get(f, [])[:3] != stamps[f]]
+    new = stale(files)
     while local_rank() and new:
         time.sleep(.2)
         known = read()
-        new = [f for f in new if known.get(f, [])[:2] != stamps[f]]
+        new = stale(new)
     if len(new) > 5000: print(f'looking at {len(new):,} files of {root} once; the result is kept in {index}')
     for i in range(0, len(new), 20_000):
         part = new[i:i+20_000]
         with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool: verdicts = list(pool.map(_verdict, [root/f for f in part]))
-        known.update({f:[*stamps[f], v] for f,v in zip(part, verdicts)})
-        save_json(index, dict(version=INDEX_VERSION, root=str(root), files=known))
-    return {f:known[f] for f in files}
+        known.update({f:[*stamps[f], *v] for f,v in zip(part, verdicts)})
+        try: save_json(index, dict(version=INDEX_VERSION, root=str(root), files=known))
+        except OSError as e: print(f'what was found in {root} is not kept ({e}); set IUTOK_CACHE to a folder that can be written to')
+    return {f:tuple(known[f][3:]) for f in files}
 
 # %% ../nbs/01_data.ipynb #7ff3ad0f
+def shown(name:str)->str: # a file's name as it can be printed, whatever its bytes are
+    "A name for a message."
+    return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
+
 class FolderSet(ImageSet):
     "Images in files, by class; each is read when it is asked for."
-    def __init__(self, name, split, root, files, labels, classes, sizes, skipped=()):
-        self.name,self.split,self.root,self.files,self.labels,self.classes,self.sizes,self.skipped = name,split,root,files,labels,classes,sizes,skipped
+    def __init__(self, name, split, root, files, labels, classes, digests, skipped=()):
+        self.name,self.split,self.root,self.files = name,split,root,files
+        self.labels,self.classes,self.digests,self.skipped = labels,classes,digests,skipped
 
     @classmethod
     def open(cls,
@@ -191,24 +206,24 @@ class FolderSet(ImageSet):
         index = cache_dir(cache)/'index'/f'{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}.json'
         listed = lister(root)
         checked = check_files(root, [f for f,_,_ in listed], index)
-        bad = [f for f in checked if checked[f][2]]
+        bad = [f for f in checked if checked[f][0]]
         if len(bad) > max_bad*len(checked):
             raise ValueError(f'{len(bad)} of the {len(checked)} files in {path} cannot be used, more than {max_bad:.0%}: remove or repair them. '
-                             f'The first is {bad[0]} ({checked[bad[0]][2]}); {index} names all')
-        skipped = [(f, checked[f][2]) for f,_,s in listed if s == split and checked[f][2]]
-        for f,why in skipped: print(f'skipped {f}: {why}')
-        mine = [(f, c) for f,c,s in listed if s == split and not checked[f][2]]
+                             f'The first is {shown(bad[0])} ({checked[bad[0]][0]}); {index} names all')
+        skipped = [(f, checked[f][0]) for f,_,s in listed if s == split and checked[f][0]]
+        for f,why in skipped: print(f'skipped {shown(f)}: {why}')
+        mine = [(f, c) for f,c,s in listed if s == split and not checked[f][0]]
         if not mine: raise ValueError(f'no image of {path} falls into the {split} split; add images, or make train/ and val/ folders')
         classes = sorted({c for _,c,_ in listed})
         labels = torch.tensor([classes.index(c) for _,c in mine])
-        return cls(name or f'folder:{path}', split, root, [f for f,_ in mine], labels, classes, [checked[f][0] for f,_ in mine], skipped)
+        return cls(name or f'folder:{path}', split, root, [f for f,_ in mine], labels, classes, [checked[f][1] for f,_ in mine], skipped)
 
     @cached_property
-    def fingerprint(self): return hashlib.sha256(json.dumps([self.files, self.sizes, self.classes]).encode()).hexdigest()
+    def fingerprint(self): return hashlib.sha256(json.dumps([self.files, self.digests, self.classes]).encode()).hexdigest()
 
     def subset(self, idx):
         idx = torch.arange(len(self))[idx].tolist()
-        return FolderSet(self.name, self.split, self.root, [self.files[i] for i in idx], self.labels[idx], self.classes, [self.sizes[i] for i in idx])
+        return FolderSet(self.name, self.split, self.root, [self.files[i] for i in idx], self.labels[idx], self.classes, [self.digests[i] for i in idx])
 
     def batch(self,
         idx,                  # (b,) which images
@@ -225,7 +240,7 @@ class FolderSet(ImageSet):
     )->Image.Image:
         "One picture, whole, in RGB."
         try: return open_rgb(self.root/self.files[i])
-        except ValueError as e: raise ValueError(f'{self.files[i]} was usable when {self.root} was checked, and is not now: {e}') from None
+        except ValueError as e: raise ValueError(f'{shown(self.files[i])} was usable when {self.root} was checked, and is not now: {e}') from None
 
 # %% ../nbs/01_data.ipynb #5b0d0928
 def load_images(

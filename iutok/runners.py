@@ -27,9 +27,14 @@ from .viz import image_grid
 def images_of(
     run:Run, # its data, data_root, train_images, held_images
 )->tuple[ImageSet,ImageSet]: # to train on, held out
-    "Both splits of a run's data set; a ValueError says what is missing."
+    "Both splits of a run's data set, whose content becomes part of the run's identity; a ValueError says what is missing."
     train,held = (load_images(run.data, s, root=run.data_root) for s in ('train', 'test'))
-    return train.take(run.train_images) if run.train_images else train,held.take(run.held_images) if run.held_images else held
+    if run.train_images: train = train.take(run.train_images)
+    if run.held_images: held = held.take(run.held_images)
+    if getattr(run, 'batch_size', 0) and run.batch_size>len(train):
+        raise ValueError(f'batch_size={run.batch_size} is more than the {len(train)} images there are to train on.')
+    run.images = [train.fingerprint, held.fingerprint]
+    return train,held
 
 def run_device()->torch.device:
     "Where this process encodes, paints and samples: its GPU, or the CPU."

@@ -13,7 +13,7 @@ from pathlib import Path
 import json, shutil, numpy as np, torch
 import torch.nn.functional as F
 from torch import Tensor,nn
-from .core import PROFILES,fingerprint,once,short_path
+from .core import PROFILES,cached,fingerprint,short_path
 from .precision import autocast,fast_bfloat16,this_device
 from .weights import fill_weights,hub_file,read_weights,timm_effnet_names,timm_vit_names,torchvision_file
 
@@ -343,5 +343,4 @@ def cached_features(
             at += len(t)
         if at!=n: raise ValueError(f'The batches hold {at} images, expected {n}.')
         out.flush()
-    once(path, write)
-    return np.load(path, mmap_mode='r')
+    return cached(path, write, lambda p: np.load(p, mmap_mode='r'))

@@ -277,7 +277,7 @@ def fit(
         for f in folder.glob('.checkpoint.pt.*'): f.unlink() # what a killed write left
         if not start and ckpt.exists():
             aside = ckpt.rename(ckpt.with_stem(time.strftime('checkpoint-%Y%m%d-%H%M%S', time.localtime(ckpt.stat().st_mtime))))
-            warnings.warn(f'The checkpoint in {folder} belongs to a run with other parameters; it is {aside.name} now and this run starts anew.')
+            warnings.warn(f'The checkpoint in {folder} belongs to a run with other parameters or images; it is {aside.name} now and this run starts anew.')
     curves,began,seen,ticked,saved = Curves(folder/'curves.csv', mean=lambda v: acc.reduce(v, 'mean'), **points),time.time(),0,0.,start
     watched,bar = sys.stdout.isatty() or 'ipykernel' in sys.modules,None # no bar in a log file, but a line a minute
     for step,batch in enumerate(loader(batches, start, until, workers), start):

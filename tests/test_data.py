@@ -267,8 +267,8 @@ def test_too_many_bad_files_are_refused(shop):
 
 def test_files_are_checked_once(shop, monkeypatch):
     seen = []
-    real = data.open_rgb
-    monkeypatch.setattr(data, 'open_rgb', lambda p: (seen.append(Path(p).name), real(p))[1])
+    real = data._verdict
+    monkeypatch.setattr(data, '_verdict', lambda p: (seen.append(Path(p).name), real(p))[1])
     folder(shop); assert len(seen) == 90
     folder(shop); folder(shop, 'test'); assert len(seen) == 90
     (shop/'bag'/'bag3.png').write_bytes(b''); Image.fromarray(ramp()).save(shop/'coat'/'new.png')

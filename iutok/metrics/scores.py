@@ -110,8 +110,10 @@ def reference_stats(
     ex = get_extractor(extractor)
     file = cache_dir(cache)/'stats'/f'{ex.name}-{fingerprint(ex.weights, ex.resize, images.fingerprint, size)}.safetensors'
     if file.exists():
-        with safe_open(file, 'pt') as f:
-            return Stats(f.get_tensor('mu'), f.get_tensor('sigma'), **{k:json.loads(v) for k,v in f.metadata().items()})
+        try:
+            with safe_open(file, 'pt') as f:
+                return Stats(f.get_tensor('mu'), f.get_tensor('sigma'), **{k:json.loads(v) for k,v in f.metadata().items()})
+        except Exception as e: print(f"{file} is damaged ({' '.join(str(e).split())[:100]}); it is made again.")
     s = statistics(ex(images, size), f'{images.name} {images.split}')
     try: atomic(file, lambda p: save_file(dict(mu=s.mu, sigma=s.sigma), p, {k:json.dumps(getattr(s, k)) for k in ('n', 'made_by', 'images')}))
     except OSError as e: print(f'the statistics of {s.images} are not kept: {e}')

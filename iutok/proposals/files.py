@@ -9,7 +9,7 @@ __all__ = ['tokens_of', 'save_ar', 'load_ar']
 from pathlib import Path
 import torch
 from torch import Tensor
-from ..core import atomic,find_path,fingerprint,load_json,once,save_json,short_path
+from ..core import atomic,cached,find_path,fingerprint,load_json,save_json,short_path
 from ..data import ImageSet,sequential
 from .ar import AR
 from .tokens import TokenSet,load_tokens,save_tokens,tokenise
@@ -28,7 +28,7 @@ def tokens_of(
     def write(p):
         batches = ((b.u8, b.y) for b in sequential(images, tok.image_size, batch_size))
         save_tokens(p, tokenise(tok.encode, batches, tok.n_codes, t, images.fingerprint))
-    return load_tokens(once(path, write), t, images.fingerprint, tok.n_codes)
+    return cached(path, write, lambda p: load_tokens(p, t, images.fingerprint, tok.n_codes))
 
 # %% ../../nbs/52_proposals.files.ipynb #3cc9929b
 def save_ar(
