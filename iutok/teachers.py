@@ -14,7 +14,7 @@ import json, shutil, numpy as np, torch
 import torch.nn.functional as F
 from torch import Tensor,nn
 from .core import PROFILES,cached,fingerprint,short_path
-from .precision import autocast,fast_bfloat16,this_device
+from .precision import arithmetic,autocast
 from .weights import fill_weights,hub_file,read_weights,timm_effnet_names,timm_vit_names,torchvision_file
 
 # %% ../nbs/10_teachers.ipynb #7bd0718f
@@ -159,10 +159,10 @@ class FrozenTeacher(nn.Module):
         net:nn.Module,       # normalised pixels (B, 3, H, W) -> (B, C, h, w)
         info:Teacher,        # what it is
         size:int|tuple=None, # side, or (height, width), its input is resized to; None: native
-        fast:bool=True):     # bfloat16 arithmetic where the machine multiplies it natively
+        fast:bool|str=True): # True: bfloat16 where the machine multiplies it natively; False: float32; or a precision by name
         super().__init__()
         self.net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        self.fast = fast and fast_bfloat16(this_device())
+        self.fast = arithmetic(fast if isinstance(fast, str) else 'auto' if fast else 'fp32')=='bf16'
         if self.fast and not any(p.is_meta for p in net.parameters()): _halve(self.net)
         self.info,self.size = info,size or info.size
         self.register_buffer('mean', torch.tensor(info.mean).view(1, 3, 1, 1), persistent=False)
@@ -285,7 +285,7 @@ def load_teacher(
     weights:str|Path=None, # file to take them from; None: the package, the hub's cache, the hub
     size:int|tuple=None,   # side, or (height, width), the images are resized to, pixels; None: the teacher's native size
     project:bool=None,     # apply the projection (CLIP and the like); None: as the table says
-    fast:bool=True,        # bfloat16 arithmetic where the machine multiplies it natively
+    fast:bool|str=True,    # True: bfloat16 where the machine multiplies it natively; False: float32; or a precision by name
 )->FrozenTeacher:          # in eval mode, without gradients
     "A frozen teacher by name. Unknown names, absent, damaged or foreign weights and impossible sizes raise a ValueError of one sentence. Within `torch.device('meta')` no weights are made at all."
     if profile not in PROFILES: raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}.")

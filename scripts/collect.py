@@ -5,8 +5,11 @@ import pandas as pd
 from PIL import Image
 from iutok.analysis import label
 from iutok.core import PROFILES, load_json, project_root, save_json
+from iutok.data import load_images
+from iutok.evaluation import ids_that_differ
 from iutok.precision import arithmetic, cpu_kind
 from iutok.runners import reference_rate
+from iutok.tokenizers import Tokenizer
 
 PAGES = dict( # page -> the tokenizers it compares, as patterns of run names
     losses=['vqgan-pixel-s?', 'vqgan-perceptual-s?', 'vqgan-gan-s?', 'vqgan-gentle-s?', 'vqgan-both-s?'],
@@ -40,6 +43,16 @@ def tokenizers_alone(runs, out, page): # their reconstructions and learning curv
         pd.read_csv(runs/n/'curves.csv').drop(columns='images_per_s').to_csv(out/f'{n}.csv', index=False, float_format='%.4g')
     return names,sorted(trained+names)
 
+def other_arithmetic(runs, names): # share of ids that bfloat16 changes, for the first tokenizer of each kind
+    out = {}
+    for n in names:
+        record = load_json(runs/n/'record.json')
+        if label(record) in out: continue
+        tok = Tokenizer.load(runs/n.removesuffix('-scores'))
+        u8 = load_images(record['params']['data'], 'test').take(500).batch(range(500), tok.image_size)
+        out[label(record)] = ids_that_differ(tok, u8)
+    return out
+
 def main(what='table1', profile='mini'):
     if what not in ('table1', *PAGES) or profile not in PROFILES: sys.exit(f"scripts/collect [table1|{'|'.join(PAGES)}] [{'|'.join(PROFILES)}]")
     root = project_root()
@@ -47,6 +60,7 @@ def main(what='table1', profile='mini'):
     new = out.with_name(out.name+'.new')
     shutil.rmtree(new, ignore_errors=True)
     names,behind = rows_of_table(runs, new) if what=='table1' else tokenizers_alone(runs, new, what)
+    if what=='table1': save_json(new/'arithmetic.json', other_arithmetic(runs, names))
     if what=='table1': save_json(new/'cost.json', dict(rate=reference_rate(), arithmetic=arithmetic('auto'), **cpu_kind())) # of this machine, which made them
     save_json(new/'records.json', [load_json(runs/n/'record.json') for n in names])
     save_json(new/'runs.json', [load_json(runs/n/'record.json') for n in behind])
