@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PIXEL_KEYS', 'conv_decoder', 'vit_decoder', 'conv_tokenizer', 'vqgan', 'cvqvae', 'fsq', 'student_tokenizer',
-           'add_decoder', 'discriminator', 'perceptual_loss', 'pixel_phases', 'pixel_recipe', 'build']
+           'check_grid', 'add_decoder', 'discriminator', 'perceptual_loss', 'pixel_phases', 'pixel_recipe', 'build']
 
 # %% ../nbs/38_recipes.ipynb #71e0b991
 from types import SimpleNamespace
 import torch
 from torch import Tensor,nn
+from .checks import check_choice
 from .core import Run
 from .distillation import vqkd_tokenizer
 from .losses.gan import PatchGAN,StyleGAN2
@@ -65,12 +66,24 @@ def student_tokenizer(
     "VQ-KD's student: a vision transformer, a norm-EMA codebook, and a shallow feature decoder."
     return vqkd_tokenizer(channels, run.image_size, run.patch, run.n_codes, run.dim, run.student_width, run.student_depth, run.student_heads, run.feature_depth, run.lookup, run.seed)
 
+def check_grid(
+    run:Run,       # its image_size, mults
+    tok:Tokenizer, # whose codes are to be painted
+):
+    "A ValueError unless a decoder with these mults turns the tokenizer's grid into images of this size."
+    x = torch.zeros(1, 3, run.image_size, run.image_size, device=tok.device)
+    with torch.no_grad(): h,w = tok.latents(x).shape[-2:]
+    factor = 2**(len(run.mults)-1)
+    if (h*factor, w*factor)!=(run.image_size,)*2:
+        raise ValueError(f'This tokenizer gives {h}x{w} codes for {run.image_size} pixels, which {len(run.mults)} mults enlarge to {h*factor}x{w*factor}; '
+                         f'the number of mults must be such that its grid times 2**(mults-1) is {run.image_size}.')
+
 def add_decoder(
     run:Run,       # its body and what that needs, image_size
     tok:Tokenizer, # changed in place: it works on images of this run's size from here on
 )->Tokenizer:      # the same
     "Give a tokenizer a fresh pixel decoder; an unknown body raises a ValueError."
-    if run.body not in ('conv', 'vit'): raise ValueError(f'body must be conv or vit, got {run.body!r}.')
+    check_choice('body', run.body, ('conv', 'vit'))
     tok.pre_decode = Connector([tok.quantizer.dim, run.latent])
     tok.decoder = conv_decoder(run) if run.body=='conv' else vit_decoder(run)
     tok.image_size = run.image_size # VQ-KD is trained at 224 and used at 256

@@ -157,7 +157,7 @@ def test_a_vit_body_is_part_of_what_is_frozen():
 
 @pytest.mark.parametrize('call,says', [
     (lambda: build('vqgan-819'), "no recipe 'vqgan-819'; did you mean vqgan-8192"), (lambda: build('zzz'), "no recipe 'zzz'. They are: vqgan-1024, "),
-    (lambda: build('fsq-8000', 'meta', n_codes=9), "'fsq-8000' has no parameter n_codes"), (lambda: build('decoder-vit', 'meta', body='gru'), 'body must be conv or vit'),
+    (lambda: build('fsq-8000', 'meta', n_codes=9), "'fsq-8000' has no parameter n_codes"), (lambda: build('decoder-vit', 'meta', body='gru'), 'body must be one of conv, vit'),
     (lambda: build('decoder-vit', 'meta', tokenizer='vqkd-clap-8192'), 'did you mean vqkd-clip-8192'),
     (lambda: build('vqgan-8192', 'meta', disc_depth=7), 'disc_depth=7 takes images of at least 384 pixels'),
     (lambda: build('vqgan-8192', 'meta', disc='biggan'), 'disc must be patchgan or stylegan2'),
@@ -167,6 +167,14 @@ def test_a_vit_body_is_part_of_what_is_frozen():
 def test_wrong_words(call, says):
     with pytest.raises(ValueError) as e: call()
     assert says in str(e.value) and '\n' not in str(e.value)
+
+def test_a_decoder_whose_mults_do_not_fit_the_grid_is_refused_before_it_is_trained():
+    from iutok.recipes import check_grid, fsq
+    run = SimpleNamespace(levels=[4, 4], width=8, mults=[1, 1, 1], n_res=1, latent=8, attention=False, image_size=32)
+    tok = fsq(run)
+    check_grid(run, tok)
+    run.mults = [1, 1]
+    with pytest.raises(ValueError, match='8x8 codes for 32 pixels, which 2 mults enlarge to 16x16'): check_grid(run, tok)
 
 def test_build_changes_and_runs():
     tok = build('llamagen-256x8-f8', width=32, latent=32, n_codes=64, image_size=64).eval()
