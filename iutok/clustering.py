@@ -10,7 +10,7 @@ from collections.abc import Callable,Iterator
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor,nn
-from .core import atomic
+from .core import cached
 from .data import ImageSet,sequential
 from .quantizers import Fixed,OnlineCluster
 from .tokenizers import TeacherEncoder,Tokenizer
@@ -47,6 +47,7 @@ class Pieces:
         features,        # .npy file of rows (N, C), or feature maps as in `sample_vectors`
         size:int=65536): # rows per piece of a file
         self.features,self.size = features,size
+        if isinstance(features, Path): np.load(features, mmap_mode='r') # a damaged one raises here
     def __iter__(self)->Iterator[Tensor]:
         if not isinstance(self.features, Path): yield from (_rows(t).float() for t in _maps(self.features)); return
         m = np.load(self.features, mmap_mode='r')
@@ -59,19 +60,19 @@ def sample_vectors(
     path:str|Path=None, # keep them in this .npy file, as float16, instead of memory; made once
 )->'Tensor|Pieces': # (n, C) float32, or the pieces of the file
     "Feature vectors drawn without replacement from all positions of all images, in one pass. Raises ValueError when the maps hold another number of positions than they say."
-    if path is not None and Path(path).exists(): return Pieces(Path(path))
-    N,(_,C,h,w) = len(features),next(_maps(features)).shape
-    at = np.sort(np.random.default_rng(seed).choice(N*h*w, min(n, N*h*w), replace=False))
-    def fill(out):
-        i = 0
+    def fill(room): # room: shape -> the array that is filled
+        N,(_,C,h,w) = len(features),next(_maps(features)).shape
+        at = np.sort(np.random.default_rng(seed).choice(N*h*w, min(n, N*h*w), replace=False))
+        out,i = room((len(at), C)),0
         for t in _maps(features):
             lo,hi = np.searchsorted(at, [i, i+len(t)*h*w])
             out[lo:hi] = _rows(t)[torch.from_numpy(at[lo:hi]-i).to(t.device)].cpu().numpy()
             i += len(t)*h*w
         if i!=N*h*w: raise ValueError(f'The feature maps hold {i} positions, expected {N} x {h} x {w}.')
         return out
-    if path is None: return torch.from_numpy(fill(np.empty((len(at), C), np.float32)))
-    return Pieces(atomic(path, lambda p: fill(np.lib.format.open_memmap(p, 'w+', np.float16, (len(at), C))).flush()))
+    if path is None: return torch.from_numpy(fill(lambda shape: np.empty(shape, np.float32)))
+    def make(p): fill(lambda shape: np.lib.format.open_memmap(p, 'w+', np.float16, shape)).flush()
+    return cached(path, make, Pieces, alone=True)
 
 # %% ../nbs/37_clustering.ipynb #c185a326
 def cluster_teacher(

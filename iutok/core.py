@@ -84,14 +84,15 @@ class Run:
     @property
     def id(self): # identity: parameters and used runs
         return fingerprint(self.notebook, {k:_portable(v) for k,v in self.params.items() if k not in _NAMES and k not in self.used},
-                           {k:r['id'] for k,r in self.used.items()}, self.images)
+                           {k:[r['id'], r.get('weights')] for k,r in self.used.items()}, self.images)
 
     def use(self,
         role:str, # parameter that names the run, e.g. 'tokenizer'
         path:str|Path, # folder of a finished run
     )->dict: # its record
-        "Build on an earlier finished run; its identity becomes part of this one's."
-        self.used[role] = read_record(path)
+        "Build on an earlier finished run; its identity and what its weights hold become part of this one's."
+        r = read_record(path)
+        self.used[role] = r | dict(weights={f.name:digest(f)[:16] for f in sorted(Path(r['folder']).glob('*.safetensors'))})
         return self.used[role]
 
     def record(self,

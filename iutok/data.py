@@ -7,7 +7,7 @@ __all__ = ['FASHION', 'DEBIAN', 'INDEX_VERSION', 'ImageSet', 'MemorySet', 'asset
            'shown', 'FolderSet', 'load_images', 'epoch_order', 'step_indices', 'Batch', 'Batches', 'sequential']
 
 # %% ../nbs/01_data.ipynb #d2e5c9b4
-import gzip,hashlib,io,json,lzma,os,tempfile,time,warnings,numpy as np,torch,torch.nn.functional as F
+import gzip,hashlib,io,json,lzma,os,tempfile,time,numpy as np,torch,torch.nn.functional as F
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property,lru_cache,partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
-from .core import load_json,local_rank,save_json
+from .core import load_json,local_rank,save_json,stamp
 from .pixels import N_UNIFORM,as_batch,crop_boxes,decode,named_transform,resize_boxes,square,to_float,to_rgb,to_uint8
 from .splits import COLLECTIONS,Collection,by_hash,held_places,list_collection,list_folder,list_imagenet
 from .checks import check_count
@@ -78,6 +78,7 @@ class MemorySet(ImageSet):
         u:np.ndarray=None,    # (b, 23) uniform numbers; needed unless the transform is none
     )->Tensor:                # (b, 3, S, S) uint8
         "These images, all at once."
+        check_count('size', size)
         t,x = named_transform(transform),self.pixels[torch.as_tensor(idx)][:,None]
         side = x.shape[-1]
         boxes = torch.from_numpy(crop_boxes(u, side, side, t.area)) if t.area else torch.tensor([[0, 0, side, side]])
@@ -125,7 +126,6 @@ def _full(split, root, cache):
 
 # %% ../nbs/01_data.ipynb #f04bea66
 INDEX_VERSION = 2 # goes up when `decode` changes its mind about which files are usable
-warnings.filterwarnings('ignore', module=r'PIL\.') # Pillow warns about odd metadata; set once, for worker threads share the filters
 
 def open_rgb(
     path,            # a file that should hold an image
@@ -148,11 +148,6 @@ def _verdict(path):
     except ValueError as e: return str(e),digest
     return '',digest
 
-def _stamp(path): # what changes when a file is written again
-    try: s = os.stat(path)
-    except OSError: return [0, 0, 0]
-    return [s.st_size, s.st_mtime_ns, s.st_ctime_ns]
-
 def check_files(
     root:Path,  # the folder
     files:list, # files relative to it
@@ -163,7 +158,7 @@ def check_files(
         try: known = load_json(index)
         except ValueError: return {} # none yet, or broken
         return known['files'] if known.get('version') == INDEX_VERSION else {}
-    stamps = {f:_stamp(root/f) for f in files}
+    stamps = {f:stamp(root/f) for f in files}
     known = read()
     stale = lambda files: [f for f in files if known.get(f, [])[:3] != stamps[f]]
     new = stale(files)
@@ -279,6 +274,8 @@ def step_indices(
     seed:int=0,     # of the run
 )->np.ndarray:      # (B,) int64
     "Which images step t sees."
+    for name,v in dict(n=n, batch_size=batch_size).items(): check_count(name, v)
+    check_count('step', step, 0)
     p = np.arange(step*batch_size, (step+1)*batch_size)
     return np.concatenate([epoch_order(n, seed, int(e))[p[p//n == e]-e*n] for e in np.unique(p//n)])
 
@@ -299,8 +296,9 @@ class Batches:
         seed:int=0,           # of the run
         rank:int=0,           # this process
         world:int=1):         # number of processes; must divide B
-        if batch_size < 1 or batch_size % world: raise ValueError(f'batch_size={batch_size} is the total of all ranks and must be a multiple of world={world}')
-        if not 0 <= rank < world: raise ValueError(f'rank={rank} must lie in [0, {world})')
+        for name,n in dict(size=size, batch_size=batch_size, world=world).items(): check_count(name, n)
+        check_count('rank', rank, 0, world-1)
+        if batch_size % world: raise ValueError(f'batch_size={batch_size} is the total of all ranks and must be a multiple of world={world}')
         named_transform(transform)
         self.images,self.size,self.batch_size,self.transform,self.seed = images,size,batch_size,transform,seed
         self.mine = slice(rank*batch_size//world, (rank+1)*batch_size//world)
@@ -317,6 +315,7 @@ class Batches:
         workers:int=0, # processes that prepare batches ahead; pays for folders
     ):                 # iterator of Batch
         "The batches of these steps, in order. Draws nothing from torch's own random numbers."
+        check_count('workers', workers, 0)
         return iter(DataLoader(self, batch_size=None, sampler=range(start, stop), num_workers=workers, generator=torch.Generator()))
 
 def sequential(
@@ -327,6 +326,7 @@ def sequential(
     seed:int=0,           # for a random transform
 ):                        # iterator of Batch
     "Every image once, in order: for evaluation."
+    for name,n in dict(size=size, batch_size=batch_size).items(): check_count(name, n)
     for idx in torch.arange(len(images)).split(batch_size):
         u = np.random.default_rng([2, seed, int(idx[0])]).random((len(idx), N_UNIFORM))
         yield Batch(images.batch(idx, size, transform, u), images.labels[idx], idx)

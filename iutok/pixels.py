@@ -7,12 +7,13 @@ __all__ = ['TRANSFORMS', 'N_UNIFORM', 'to_float', 'to_uint8', 'to_rgb', 'without
            'named_transform', 'square', 'bicubic', 'columns_first', 'resize_boxes', 'as_batch']
 
 # %% ../nbs/00_pixels.ipynb #0b90a243
-import io,zlib,numpy as np,torch
+import io,warnings,zlib,numpy as np,torch
 from dataclasses import dataclass
 from functools import lru_cache
 from PIL import Image,UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
+from .checks import check_count
 
 # %% ../nbs/00_pixels.ipynb #836e9a7f
 def to_float(
@@ -69,6 +70,7 @@ def to_rgb(
     return img if turn is None else img.transpose(turn)
 
 # %% ../nbs/00_pixels.ipynb #ca948b3f
+warnings.filterwarnings('ignore', module=r'PIL\.') # about notes; set here, once, because filters belong to the process, not to a thread
 _PNG,_EXIF = b'\x89PNG\r\n\x1a\n',b'Exif\0\0'
 
 def without_notes(
@@ -168,7 +170,7 @@ def square(
 )->Tensor:                # (3, S, S) uint8
     "One picture as a square tensor. Raises ValueError for an unknown transform."
     from torchvision.transforms.v2 import InterpolationMode,functional as TF # here, for its import takes as long as torch's
-    t = named_transform(transform)
+    t,size = named_transform(transform),check_count('size', size)
     if t.area:
         top,left,h,w = crop_boxes(u[None], img.height, img.width, t.area)[0].tolist()
         img = TF.resized_crop(img, top, left, h, w, [size, size], InterpolationMode.BICUBIC)
@@ -227,6 +229,7 @@ def as_batch(
     size:int, # S, pixels
 )->Tensor:    # (B, 3, S, S) float32 in [-1, 1]
     "Whatever a person has, as the networks want it: shorter side to S, centre crop. Raises TypeError or ValueError with what to do."
+    size = check_count('size', size)
     if isinstance(images, Image.Image): images = [images]
     if isinstance(images, (list, tuple)):
         if not images: raise ValueError('the list of images is empty')

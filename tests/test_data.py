@@ -183,8 +183,8 @@ def test_sequential_sees_every_image_once(test):
     assert torch.equal(torch.cat([b.u8 for b in out])[:, 0], few.pixels)
 
 def test_batches_refuse_wrong_numbers(train):
-    for kw, says in ((dict(batch_size=10, world=3), 'multiple of world=3'), (dict(batch_size=0), 'batch_size=0'),
-                     (dict(batch_size=4, rank=2, world=2), 'rank=2'), (dict(batch_size=4, transform='wek'), 'none, weak, strong, default')):
+    for kw, says in ((dict(batch_size=10, world=3), 'multiple of world=3'), (dict(batch_size=0), 'batch_size must be a whole number of at least 1, got 0'),
+                     (dict(batch_size=2.5), 'batch_size .* got 2.5'), (dict(batch_size=4, rank=2, world=2), 'rank must .* from 0 to 1, got 2'), (dict(batch_size=4, transform='wek'), 'none, weak, strong, default')):
         with pytest.raises(ValueError, match=says): Batches(train, 32, **kw)
 
 # ---- folders

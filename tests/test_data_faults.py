@@ -62,7 +62,7 @@ def test_replaced_pictures_make_features_tokens_and_statistics_again(shop, tmp_p
     (t,mu),file = look(),shop/'train'/'bag'/'00.png'
     paint(file, 200)
     t2,mu2 = look()
-    assert not torch.equal(mu, mu2) and len(list((tmp_path/'runs'/'tokens').iterdir()))==2
+    assert not torch.equal(mu, mu2) and len(list((tmp_path/'runs'/'tokens').glob('*.safetensors')))==2
     assert torch.equal(t2, tok.encode(folder(shop).batch(range(24), 32)).to(t2.dtype))
 
 def test_a_run_over_other_images_is_another_run(shop, tmp_path):
@@ -202,6 +202,62 @@ def test_damaged_statistics_are_made_again(tmp_path, capsys):
     file = next((tmp_path/'stats').glob('*.safetensors'))
     file.write_bytes(file.read_bytes()[:100])
     assert torch.equal(reference_stats(held, 'fashion', 32, tmp_path).mu, mu) and 'is damaged' in capsys.readouterr().out
+
+def flip(path, at=-9): # one bit, which no reader notices
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 4
+    path.write_bytes(raw)
+
+def test_a_turned_bit_in_any_cache_is_noticed_and_the_file_made_again(tmp_path, capsys):
+    from types import SimpleNamespace
+    from iutok.clustering import sample_vectors
+    from iutok.metrics.scores import reference_stats
+    from iutok.proposals.tokens import save_tokens,load_tokens,tokenise
+    from iutok.teachers import cached_features
+    held = load_images('fashion', 'test').take(40)
+    maps = torch.randn(40, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    info = SimpleNamespace(name='toy', hash='a', feature='f', dim=3)
+    class Toy:
+        size,fast = 32,False
+        def __init__(self): self.info = info
+        def __call__(self, u8): return u8[:,:,::16,::16].float()
+    looks = dict(
+        features=lambda: np.array(cached_features(Toy(), [(held.batch(range(40), 32),)], 40, 'x', tmp_path/'features')),
+        vectors=lambda: torch.cat(list(sample_vectors(maps, 100, path=tmp_path/'vectors'/'v.npy'))).numpy(),
+        stats=lambda: reference_stats(held, 'fashion', 32, tmp_path).sigma.numpy(),
+        tokens=lambda: cached(tmp_path/'tokens'/'t.safetensors', lambda p: save_tokens(p, tokenise(lambda x: x, [(maps[:,0].long()+8, torch.zeros(40).long())], 16)), load_tokens).tokens.numpy())
+    for kind,look in looks.items():
+        first = look()
+        file, = [f for f in (tmp_path/kind).iterdir() if f.name[0]!='.']
+        flip(file)
+        assert np.array_equal(look(), first) and f'{file.name} is damaged' in capsys.readouterr().out, kind
+        file.write_bytes(file.read_bytes()[:-50])
+        assert np.array_equal(look(), first) and f'{file.name} is damaged' in capsys.readouterr().out, kind
+        os.utime(file)
+        assert np.array_equal(look(), first) and not capsys.readouterr().out, kind
+
+def test_a_run_over_other_weights_of_a_used_run_is_another_run(tmp_path):
+    from iutok.files import save_json
+    used = tmp_path/'tok'
+    save_json(used/'record.json', dict(run='tok', id='abc'))
+    (used/'tokenizer.safetensors').write_bytes(b'one')
+    def run():
+        r = Run('train_ar', dict(tokenizer=str(used)), tmp_path/'run')
+        r.use('tokenizer', used)
+        return r.id
+    first = run()
+    assert run()==first
+    (used/'tokenizer.safetensors').write_bytes(b'two')
+    assert run()!=first
+
+@pytest.mark.parametrize('n', [0, -5, 2.5, True, float('nan')])
+def test_counts_are_checked_at_the_doors_of_data(n):
+    held = load_images('fashion', 'test').take(8)
+    for name,call in dict(size=lambda: held.batch([0], n), batch_size=lambda: data.Batches(held, 32, n)).items():
+        with pytest.raises(ValueError, match=f'{name} must be a whole number'): call()
+    with pytest.raises(ValueError, match='batch_size must be'): next(data.sequential(held, 32, n))
+    with pytest.raises(ValueError, match='size must be'): next(data.sequential(held, n, 4))
+    with pytest.raises(ValueError, match='batch_size must be'): data.step_indices(8, 0, n)
 
 @pytest.mark.parametrize('n', [0, -5, 2.5, True])
 def test_a_number_of_images_that_is_no_count_is_refused(n):

@@ -12,7 +12,7 @@ from dataclasses import asdict,dataclass
 from typing import NamedTuple
 from torch import Tensor
 from ..checks import check_count,check_integers
-from ..core import atomic,fingerprint
+from ..core import cached,fingerprint
 from ..data import ImageSet,cache_dir
 from .features import Extractor,Features,get_extractor
 
@@ -109,15 +109,17 @@ def reference_stats(
     check_count('size', size)
     ex = get_extractor(extractor)
     file = cache_dir(cache)/'stats'/f'{ex.name}-{fingerprint(ex.weights, ex.resize, images.fingerprint, size)}.safetensors'
-    if file.exists():
-        try:
-            with safe_open(file, 'pt') as f:
-                return Stats(f.get_tensor('mu'), f.get_tensor('sigma'), **{k:json.loads(v) for k,v in f.metadata().items()})
-        except Exception as e: print(f"{file} is damaged ({' '.join(str(e).split())[:100]}); it is made again.")
-    s = statistics(ex(images, size), f'{images.name} {images.split}')
-    try: atomic(file, lambda p: save_file(dict(mu=s.mu, sigma=s.sigma), p, {k:json.dumps(getattr(s, k)) for k in ('n', 'made_by', 'images')}))
-    except OSError as e: print(f'the statistics of {s.images} are not kept: {e}')
-    return s
+    made = []
+    def make(path):
+        if not made: made.append(statistics(ex(images, size), f'{images.name} {images.split}'))
+        s = made[0]
+        save_file(dict(mu=s.mu, sigma=s.sigma), path, {k:json.dumps(getattr(s, k)) for k in ('n', 'made_by', 'images')})
+    def read(path):
+        with safe_open(path, 'pt') as f:
+            return Stats(f.get_tensor('mu').clone(), f.get_tensor('sigma').clone(), **{k:json.loads(v) for k,v in f.metadata().items()})
+    try: return cached(file, make, read)
+    except OSError as e: print(f'the statistics of {images.name} {images.split} are not kept: {e}')
+    return made[0] if made else statistics(ex(images, size), f'{images.name} {images.split}')
 
 def score_images(
     images,              # (N, 3, H, W) uint8, an ImageSet, an iterable of uint8 batches, or Features; N >= 10

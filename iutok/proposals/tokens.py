@@ -103,7 +103,7 @@ def load_tokens(
     try:
         with safe_open(path, 'pt') as f:
             meta = json.loads((f.metadata() or {})['token_set'])
-            tokens,labels = f.get_tensor('tokens'),f.get_tensor('labels')
+            tokens,labels = f.get_tensor('tokens').clone(),f.get_tensor('labels').clone() # not views of the file, which may be written again
     except (SafetensorError, KeyError, ValueError) as e: raise ValueError(f'{path} is not a token set, or is damaged: write it again.') from e
     for name,want in dict(tokenizer=tokenizer, data=data, n_codes=n_codes).items():
         if want is not None and meta[name]!=want:
