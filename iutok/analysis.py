@@ -133,7 +133,9 @@ def measured_on(
     where = {}
     for r in rows:
         h = r['hardware']
-        where.setdefault(f"{h['cores']} cores of {h['cpu']}{''.join(f', {g}' for g in h['gpus'])}, torch {r['versions']['torch']}", []).append(label(r))
+        kind = f" ({h['capability']}, {'native' if h['native_bf16'] else 'no native'} bfloat16)" if 'capability' in h else ''
+        gpus = ''.join(f', {g}' for g in h['gpus'])
+        where.setdefault(f"{h['cores']} cores of {h['cpu']}{kind}{gpus}, torch {r['versions']['torch']}", []).append(label(r))
     where = {k:dict.fromkeys(v) for k,v in where.items()} # a tokenizer comes once per seed
     if len(where)==1: return f'All rows: {next(iter(where))}.'
     return '; '.join(f"{', '.join(v)}: {k}" for k,v in where.items()) + '. Seconds compare within a machine only.'

@@ -309,6 +309,14 @@ class Batches:
         idx_t = torch.from_numpy(idx)
         return Batch(self.images.batch(idx, self.size, self.transform, u), self.images.labels[idx_t], idx_t)
 
+    def fingerprint(self,
+        steps:int, # how many steps to cover
+    )->str:        # 16 hexadecimal digits
+        "A hash of the order of the images, for a run's record: equal hashes, equal order."
+        h = hashlib.sha256()
+        for s in range(steps): h.update(step_indices(len(self.images), s, self.batch_size, self.seed).tobytes())
+        return h.hexdigest()[:16]
+
     def loader(self,
         start:int,     # first step
         stop:int,      # one after the last step

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor,nn
 from .captions import Captioned,Captions,text_tower,tone_cuts
-from .core import Run,atomic
+from .core import Run,atomic,rank,world_size
 from .data import Batches,asset,sequential
 from .pretraining import Contrastive,MaskedAutoencoder,MultiCrop,Pixels,SelfDistillation,Supervised,pixel_stats,small_vit,trunk
 
@@ -52,7 +52,7 @@ def pretraining(
     "The objective of a run, with a new trunk, and the batches it learns from."
     net = trunk(small_vit(run.width, run.depth, run.heads, run.image_size, run.patch, run.project), run.drop)
     pixels = Pixels(*pixel_stats(images, run.image_size))
-    batches = Batches(images, run.image_size, run.batch_size, run.transform, run.seed)
+    batches = Batches(images, run.image_size, run.batch_size, run.transform, run.seed, rank(), world_size())
     if objective=='labels': return Supervised(net, pixels, len(images.classes)),batches
     if objective=='masking': return MaskedAutoencoder(net, pixels),batches
     if objective=='views': return SelfDistillation(net, pixels, run.steps),MultiCrop(batches, small=run.image_size//2)

@@ -12,6 +12,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from typing import NamedTuple
 from torch import Tensor,nn
+from .files import rank,world_size
 from .pixels import N_UNIFORM,crop_boxes,resize_boxes
 
 # %% ../nbs/12_pretraining.ipynb #aea9a67d
@@ -76,14 +77,15 @@ class Supervised(nn.Module):
 
 # %% ../nbs/12_pretraining.ipynb #900ad389
 class Contrastive(nn.Module):
-    "Every image finds its caption in the batch, and every caption its image (CLIP, arXiv 2103.00020)."
+    "Every image finds its caption in the batch, that of all processes together, and every caption its image (CLIP, arXiv 2103.00020)."
     def __init__(self,
         trunk:nn.Module,       # (B, 3, S, S) -> (B, E), projection included
         pixels:Pixels,         # bytes to what the trunk sees
         text:nn.Module):       # (B, L) tokens -> (B, E)
         from open_clip.loss import ClipLoss
         super().__init__()
-        self.trunk,self.pixels,self.text,self.loss = trunk,pixels,text,ClipLoss()
+        self.trunk,self.pixels,self.text = trunk,pixels,text
+        self.loss = ClipLoss(gather_with_grad=True, rank=rank(), world_size=world_size())
         self.log_scale = nn.Parameter(torch.tensor(math.log(1/.07))) # of the logits, learned
 
     def embed_text(self, tokens): return F.normalize(self.text(tokens).float(), dim=-1) # (B, L) -> (B, E), unit length
@@ -161,7 +163,8 @@ def balanced(
     return z.exp()
 
 class SelfDistillation(nn.Module):
-    "A student predicts, from any crop, what its own slow average says about another crop of the same image (DINO, arXiv 2104.14294)."
+    "A student predicts, from any crop, what its own slow average says about another crop of the same image (DINO, arXiv 2104.14294). Each process balances its own share of a batch."
+    find_unused = True # the prototypes get no gradient while they wait
     def __init__(self,
         trunk:nn.Module,          # (B, 3, S, S) -> (B, C); the student's
         pixels:Pixels,            # bytes to what the trunk sees

@@ -112,6 +112,7 @@ PARAMETERS = dict(
     heads           = P('int', "attention heads", count()),
     drop            = P('float', "share of the patches left out while training", share),
     size            = P('str', "a name in AR_SIZES: small, large, llama_medium, gpt2_medium, gpt2_xl"),
+    text_weights    = P('str', "folder, or name on the hub, of a GPT-2 whose weights the network starts from; None: at random"),
     drop_label      = P('float', "probability of the null class, for guidance", share),
     transform       = P('str', "none, weak, strong or default", choice(*TRANSFORM_NAMES)),
     steps           = P('int', "optimiser steps", count()),
@@ -243,11 +244,12 @@ RECIPES = {
 # %% ../nbs/06_settings.ipynb #5d8aa775
 AR = dict(notebook='train_ar') | PAPER | dict(
     tokenizer='runs/paper/vqgan-8192-dd2-s3407', image_size=256, size='llama_medium', drop_label=.1, steps=260_000, batch_size=96, lr=1e-4,
-    warmup=0., betas=[.9, .98], weight_decay=.2, clip=0., workers=5, name='{tokenizer_name}-ar-{size}-s{seed}')
+    warmup=0., betas=[.9, .98], weight_decay=.2, clip=0., transform='weak', text_weights=None, workers=5,
+    name='{tokenizer_name}-ar-{size}-s{seed}')
 RECIPES |= {
     'ar-llama-medium': AR,
-    'ar-gpt2-medium':  AR | dict(size='gpt2_medium'),
-    'ar-gpt2-xl':      AR | dict(size='gpt2_xl'),
+    'ar-gpt2-medium':  AR | dict(size='gpt2_medium', text_weights='gpt2-medium'), # starts from what it learned on text
+    'ar-gpt2-xl':      AR | dict(size='gpt2_xl', text_weights='gpt2-xl'),
     'paper-evaluate':  dict(notebook='evaluate', profile='paper', data='imagenet', seed=0, image_size=256, extractor='inception', perceptual='vgg',
                             tokenizer='runs/paper/vqgan-8192-dd2-s3407', ars=[], temperature=1., top_k=600, top_p=.92, scale=1.75,
                             name='{tokenizer_name}-scores'),
@@ -271,7 +273,7 @@ MINI = dict(
     cluster = CLUSTER | SMALL | dict(
         teacher='effnet', grid=8, n_codes=512, rule='lloyd', vectors=200_000, iters=20, steps=1000, batch_size=64, lr=.1, precision='fp32',
         name='cluster-{teacher}-s{seed}'),
-    ar      = AR | {k:v for k,v in SMALL.items() if k!='transform'} | dict(
+    ar      = AR | SMALL | dict(
         tokenizer='runs/mini/vqgan-s0', size='small', steps=500, batch_size=96, lr=3e-3, warmup=.05, weight_decay=.05, clip=1.),
     evaluate = RECIPES['paper-evaluate'] | dict(
         profile='mini', tokenizer='runs/mini/vqgan-s0', ars=['runs/mini/vqgan-s0-ar-small-s0'], data='fashion', image_size=32, extractor='fashion',
@@ -452,10 +454,11 @@ def anchored(
     def absolute(k, v):
         if isinstance(v, list): return [absolute(k, x) for x in v]
         if not isinstance(v, str): return v
+        if k=='text_weights': return str(here(v)) if here(v).exists() else v # or a name on the hub
         if k=='data': return f'folder:{here(v[7:])}' if v.startswith('folder:') and len(v)>7 else v
         p = here(v)
         return str(p if p.exists() or k=='run_root' or not (project_root()/v).exists() else project_root()/v)
-    return {k:absolute(k, v) if k in (*PATHS, 'data') else v for k,v in given.items()}
+    return {k:absolute(k, v) if k in (*PATHS, 'data', 'text_weights') else v for k,v in given.items()}
 
 def check_places(
     params:dict, # every parameter's value, paths as `anchored` gives them

@@ -91,6 +91,18 @@ def test_load_hf_refuses_what_does_not_fit():
     ar = AR(8, 3, P, layers=2, width=W, heads=2, mlp=M+4, drop_label=0)
     with pytest.raises(ValueError, match='mlp.up.weight is'): load_hf(ar, hf_state('llama'))
 
+def test_a_network_starts_from_text_weights_in_a_folder(tmp_path):
+    import transformers as hf
+    from iutok.proposals.ar import start_from_text
+    torch.manual_seed(0)
+    text = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=40, n_positions=P, n_embd=W, n_layer=2, n_head=2, n_inner=M))
+    text.save_pretrained(tmp_path)
+    ar = start_from_text(AR(30, 3, P, layers=2, width=W, heads=2, mlp=M, arch='gpt2', drop_label=0, positions=P), tmp_path)
+    state = text.state_dict()
+    torch.testing.assert_close(ar.blocks[0].norm1.weight.detach(), state['transformer.h.0.ln_1.weight'])
+    torch.testing.assert_close(ar.embed.weight.detach(), state['transformer.wte.weight'][:33])
+    with pytest.raises(ValueError, match='text_weights=.*nowhere.*cannot be read.*or leave text_weights out'): start_from_text(ar, str(tmp_path/'nowhere'))
+
 # --- sizes -------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('size,kw,count', [

@@ -130,6 +130,13 @@ def test_teachers_known_without_torch_are_those_there_are():
     from iutok.teachers import teachers
     assert set(MINI_TEACHER_NAMES)==set(teachers('mini'))&set(MINI_TEACHER_NAMES) and set(TRANSFORM_NAMES)=={'none', *TRANSFORMS}
 
+def test_the_papers_proposal_networks_see_augmented_images_and_gpt2_starts_from_text():
+    for name in ('ar-llama-medium', 'ar-gpt2-medium', 'ar-gpt2-xl'):
+        row = ask('train_ar', f'recipe={name}')
+        assert (row['transform'], row['seed'], row['workers'], row['precision'])==('weak', 3407, 5, 'fp32')
+        assert row['text_weights']==(None if 'llama' in name else name.removeprefix('ar-'))
+    assert ask('train_ar')['transform']=='none' # mini: one view, tokenised once
+
 # --- folders and paths -------------------------------------------------------------------------------------------------
 
 def test_a_teachers_name_with_slashes_is_one_folder_of_its_own():

@@ -39,6 +39,30 @@ def everything(folder, quantizer=lambda: CVQ(16, 4), repeat=True, **kw): # batch
     out = fit(phases, batches(), 4, folder, ema=.5, save_every=2, log_every=2, **kw)
     return dict(g={k:p.detach().clone() for k,p in g.named_parameters()}, d={k:p.detach().clone() for k,p in disc.named_parameters()}, ema=dict(out['ema'].named_parameters()))
 
+def proposal(folder, steps=3): # the batch's tokens are dealt out, and nothing is drawn
+    from iutok.proposals.ar import AR
+    from iutok.proposals.tokens import TokenBatches
+    from iutok.training import Objective
+    seed_everything(RANK) # the first process's weights count
+    g = torch.Generator().manual_seed(1)
+    tokens,labels = torch.randint(0, 16, (30, 9), generator=g),torch.randint(0, 3, (30,), generator=g)
+    ar = AR(16, 3, 9, layers=1, width=16, heads=2, mlp=32, drop_label=0.)
+    phase = Phase(Objective(ar, lambda ar,b: ar(b[0], b[1])), torch.optim.SGD(ar.parameters(), .1), constant(.1))
+    fit(dict(ar=phase), TokenBatches(tokens, labels, 8, 1, RANK, WORLD), steps, folder, precision='fp32', log_every=3)
+    return ar.state_dict()
+
+def teacher(folder, objective, steps=2): # nothing is left out while training
+    from types import SimpleNamespace
+    from iutok.mini_teachers import pretraining
+    seed_everything(RANK)
+    run = SimpleNamespace(width=16, depth=1, heads=2, image_size=32, patch=8, drop=0., transform='none', batch_size=8, steps=steps, seed=1,
+                          project=16 if objective=='captions' else 0)
+    module,batches = pretraining(run, objective, load_images('fashion', 'test').take(60))
+    fit(dict(t=Phase(module, torch.optim.SGD(module.parameters(), .05), constant(.05))), batches, steps, folder, precision='fp32')
+    return {k:p.detach().clone() for k,p in module.named_parameters()} # the running means of batch norms stay a process's own
+
+OBJECTIVES = ('labels', 'captions', 'views', 'masking')
+
 class Noisy(nn.Module): # every process draws its own dropout
     find_unused = False
     def __init__(self, sick=False):
@@ -67,6 +91,8 @@ def worker(folder):
     everything(folder/'parts', stop_after=2)
     noisy(folder/'noisy2', stop_after=3)
     out |= dict(parts=everything(folder/'parts'), noisy2=noisy(folder/'noisy2'))
+    out['proposal'] = proposal(folder/'proposal')
+    for o in OBJECTIVES: out[o] = teacher(folder/o, o)
     out['sick'] = refused(lambda: noisy(folder/'sick', sick=True), FloatingPointError)
     out['undivided'] = refused(lambda: undivided(folder/'undivided'), ValueError)
     torch.save(out, folder/f'out{RANK}.pt')
@@ -91,12 +117,15 @@ def test_two_processes(tmp_path): # one launch for all, since starting takes lon
     one = joint(tmp_path/'one') # the joint batch
     for part in one:
         for k,v in one[part].items(): torch.testing.assert_close(a['joint'][part][k].float(), v.float(), atol=1e-5, rtol=1e-5, msg=f'{part} {k}')
+    for k,v in proposal(tmp_path/'one proposal').items(): torch.testing.assert_close(a['proposal'][k], v, atol=1e-5, rtol=1e-5, msg=f'proposal {k}')
+    for o in ('labels', 'captions'): # masking draws its masks, and views are balanced, per process
+        for k,v in teacher(tmp_path/f'one {o}', o).items(): torch.testing.assert_close(a[o][k], v, atol=1e-5, rtol=1e-4, msg=f'{o} {k}')
     rows = [list(csv.DictReader((tmp_path/k/'curves.csv').open())) for k in ('one', 'joint')]
     assert len(rows[0])==len(rows[1])==1
     for k,v in rows[0][0].items(): # what was logged is the mean over processes
         if k not in ('images_per_s',): assert abs(float(v)-float(rows[1][0][k]))<1e-4, k
 
-    for k in ('everything', 'noisy', 'joint'): # all processes hold the same weights at the end
+    for k in ('everything', 'noisy', 'joint', 'proposal', *OBJECTIVES): # all processes hold the same weights at the end
         flat = lambda d: {f'{p}.{n}':v for p,q in d.items() for n,v in (q.items() if isinstance(q, dict) else [('', q)])}
         for n,v in flat(a[k]).items(): assert torch.equal(v, flat(b[k])[n]), (k, n)
     for again,through in (('parts', 'everything'), ('noisy2', 'noisy')): # a resume is exact, random draws of every process included
