@@ -6,6 +6,7 @@
 __all__ = ['PRECISIONS', 'this_device', 'fast_bfloat16', 'arithmetic', 'autocast', 'cpu_kind']
 
 # %% ../nbs/00_precision.ipynb #abbcc2b6
+import os
 import warnings
 import torch
 
@@ -14,6 +15,12 @@ def this_device()->str: # cuda, mps, ..., cpu
     "Where a run on this machine computes."
     return torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else 'cpu'
 
+_WITHOUT = ('SSE41', 'AVX', 'AVX2', 'AVX2_VNNI', 'AVX2_VNNI_2', 'AVX512_CORE', 'AVX512_CORE_VNNI') # oneDNN's names
+
+def _capped()->bool: # the environment hides a CPU's bfloat16 from ATen or oneDNN
+    most = os.environ.get('ONEDNN_MAX_CPU_ISA') or os.environ.get('DNNL_MAX_CPU_ISA', '')
+    return most.upper() in _WITHOUT or torch.backends.cpu.get_cpu_capability() in ('AVX2', 'DEFAULT', 'NO AVX')
+
 def fast_bfloat16(
     device='cpu', # a torch.device or its name
 )->bool:
@@ -21,8 +28,8 @@ def fast_bfloat16(
     kind = torch.device(device).type
     if kind=='cuda': return torch.cuda.get_device_capability(device)[0]>=8
     if kind!='cpu': return False
-    has = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-    return has and any(getattr(torch.cpu, f'_is_{x}_supported', bool)() for x in ('avx512_bf16', 'amx_tile'))
+    if _capped() or not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled): return False
+    return any(getattr(torch.cpu, f'_is_{x}_supported', bool)() for x in ('avx512_bf16', 'amx_tile'))
 
 # %% ../nbs/00_precision.ipynb #b15af7fb
 PRECISIONS = ('auto', 'bf16', 'fp32')
@@ -32,11 +39,14 @@ def arithmetic(
     device=None,          # where the work is done; None: `this_device()`
 )->str:                   # bf16 or fp32
     "The arithmetic that a word means on a device; an unknown word raises a ValueError."
-    if precision not in PRECISIONS: raise ValueError(f"precision must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, got {precision!r}.")
+    if precision not in PRECISIONS:
+        known = f"{', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"
+        raise ValueError(f'precision must be {known}, got {precision!r}.')
     device = this_device() if device is None else device
     native = fast_bfloat16(device)
     if precision=='bf16' and not native and torch.device(device).type=='cpu':
-        warnings.warn('This CPU emulates bfloat16, which takes 5 to 10 times as long as float32; precision=auto would take float32.')
+        warnings.warn('This CPU emulates bfloat16, which takes 5 to 10 times as long as float32; '
+                      'precision=auto would take float32.')
     return precision if precision!='auto' else 'bf16' if native else 'fp32'
 
 def autocast(
@@ -48,5 +58,5 @@ def autocast(
 
 # %% ../nbs/00_precision.ipynb #8baf738a
 def cpu_kind()->dict: # capability: AVX2, AVX512, ...; native_bf16
-    "What decides this CPU's speed: the vector instructions that torch uses, and whether it multiplies bfloat16 natively."
+    "What decides this CPU's speed: its vector instructions that torch uses, and native bfloat16."
     return dict(capability=torch.backends.cpu.get_cpu_capability(), native_bf16=fast_bfloat16('cpu'))

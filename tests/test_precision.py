@@ -32,6 +32,18 @@ def test_the_context_multiplies_in_what_its_word_says():
     for word,dtype in dict(bf16=torch.bfloat16, fp32=torch.float32).items():
         with autocast(word): assert (a@a).dtype==dtype
 
+@pytest.mark.parametrize('caps, capability, native', [
+    ({}, 'AVX512', True), (dict(ONEDNN_MAX_CPU_ISA='AVX512_CORE_BF16'), 'AVX512', True),
+    (dict(ONEDNN_MAX_CPU_ISA='AVX512_CORE_AMX'), 'AVX512', True), (dict(ONEDNN_MAX_CPU_ISA='avx2'), 'AVX512', False),
+    (dict(DNNL_MAX_CPU_ISA='AVX512_CORE_VNNI'), 'AVX512', False), ({}, 'AVX2', False)])
+def test_a_cpu_whose_instructions_are_capped_is_what_the_caps_leave(monkeypatch, caps, capability, native):
+    for k in ('ONEDNN_MAX_CPU_ISA', 'DNNL_MAX_CPU_ISA'): monkeypatch.delenv(k, raising=False)
+    for k,v in caps.items(): monkeypatch.setenv(k, v)
+    monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: True)
+    monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: capability)
+    monkeypatch.setattr(torch.backends.mkldnn, 'is_available', lambda: True)
+    assert precision.fast_bfloat16('cpu') is native and arithmetic('auto', 'cpu')==('bf16' if native else 'fp32')
+
 @pytest.mark.parametrize('begins', [True, False], ids=['begins in bf16', 'begins in fp32'])
 def test_a_run_goes_on_in_the_arithmetic_it_began_with_on_another_machine(tmp_path, monkeypatch, capsys, begins):
     "Bit for bit as if it had stayed where it was."
@@ -96,3 +108,16 @@ def test_no_other_place_decides():
         if path.name in ('precision.py', '_modidx.py'): continue
         text = path.read_text()
         assert not re.search(r'avx512_bf16|amx_tile|autocast\([^)]*bfloat16', text), path.name
+
+@pytest.mark.parametrize('where', ['pixels', 'small-s0'])
+def test_a_table_refuses_rows_of_unlike_arithmetic(where):
+    import copy
+    from iutok.analysis import check_frozen
+    frozen = {'pixels':dict(precision='fp32'), 'small-s0':dict(network={}, budget=dict(precision='fp32'), order='x')}
+    a = dict(run='vqgan-s0-scores', trained=dict(seed=0), frozen=frozen)
+    b = copy.deepcopy(a) | dict(run='fsq-s0-scores')
+    check_frozen([a, b])
+    part = b['frozen'][where]
+    part.get('budget', part)['precision'] = 'bf16'
+    with pytest.raises(ValueError, match='(?=.*precision)(?=.*bf16)(?=.*fp32)') as e: check_frozen([a, b])
+    assert 'vqgan-s0-scores and fsq-s0-scores cannot stand in one table' in str(e.value)
