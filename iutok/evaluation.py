@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['decode_u8', 'count_parameters', 'CodeVectors', 'probe_codes', 'score_tokenizer', 'score_samples', 'ids_that_differ',
-           'training_seconds']
+           'arithmetics', 'training_seconds']
 
 # %% ../nbs/74_evaluation.ipynb #3b5e322f
 from collections.abc import Callable,Iterator
@@ -145,6 +145,13 @@ def ids_that_differ(
     return float((ids('fp32')!=ids('bf16')).float().mean())
 
 # %% ../nbs/74_evaluation.ipynb #82d4c7ef
+def arithmetics(
+    record:dict, # of a tokenizer or decoder run
+)->list[str]:    # bf16, fp32 or both
+    "What a tokenizer was trained in, the runs it builds on included."
+    base = arithmetics(read_record(record['params']['tokenizer'])) if 'tokenizer' in record['uses'] else []
+    return sorted({*base, *([record['arithmetic']] if record.get('arithmetic') else [])})
+
 def training_seconds(
     record:dict, # of a tokenizer or decoder run
 )->float:        # seconds of training, over the runs it builds on too

@@ -374,7 +374,8 @@ def default_recipe(
     kind = notebook.removeprefix('train_')
     name = PAPER_ROWS.get(notebook, f'paper-{kind}') if profile=='paper' else f'{profile}-{kind}'
     if name in RECIPES: return name
-    raise ValueError(f"{notebook} has no profile '{profile}'; it knows {', '.join(p for p in PROFILES if f'{p}-{kind}' in RECIPES)}.")
+    hint = " The paper's teachers are not trained but loaded: load_teacher(NAME, profile='paper')." if notebook=='train_teacher' else ''
+    raise ValueError(f"{notebook} has no profile '{profile}'; it knows {', '.join(p for p in PROFILES if f'{p}-{kind}' in RECIPES)}.{hint}")
 
 def recipe_row(
     name:str,          # the recipe asked for

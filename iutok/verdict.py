@@ -47,7 +47,7 @@ def other_sizes(
         if o is None: return f"the committed table has no {label(r)} with seed {r['trained']['seed']}"
         shared = {k:v for k,v in r['frozen'].items()}
         nets = [k for k in shared if isinstance(shared[k], dict) and 'budget' in shared[k]]
-        but = ('pixels.precision', *(f'{k}.budget.precision' for k in nets))
+        but = ('arithmetic', 'pixels.precision', *(f'{k}.budget.precision' for k in nets))
         if d := first_difference(shared, {k:v for k,v in o['frozen'].items() if k in shared}, but=but): return f'{label(r)}: {d}'
         machine = ('name', 'run_root', 'data_root', 'workers', 'precision', 'recipe', 'tokenizer')
         mine,its = ({k:v for k,v in x['trained'].items() if k not in machine} for x in (r, o))

@@ -186,7 +186,7 @@ def sequence(self:AR,
     "Class first, codes shifted behind the classes; raises ValueError on wrong shapes, and on the CPU on ids out of range."
     if tokens.ndim!=2 or tokens.shape[1]!=self.length or labels.shape!=tokens.shape[:1]:
         raise ValueError(f'Want tokens (B, {self.length}) and labels (B,), not {tuple(tokens.shape)} and {tuple(labels.shape)}.')
-    if tokens.device.type=='cpu' and len(tokens): # on a GPU, looking would mean waiting
+    if tokens.device.type=='cpu' and type(tokens) is Tensor and len(tokens): # on a GPU looking means waiting; a fake tensor holds nothing
         for name,t,n in (('tokens', tokens, self.n_codes), ('labels', labels, self.n_cond)):
             lo,hi = int(t.min()),int(t.max())
             if lo<0 or hi>=n: raise ValueError(f'{name} must lie in [0, {n}), but span {lo} to {hi}.')

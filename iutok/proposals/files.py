@@ -24,7 +24,9 @@ def tokens_of(
 )->TokenSet:
     "The tokens of a data set, without augmentation; written once per tokenizer, image size and data set."
     t = tok.fingerprint(encoding_only=True)
-    path = Path(cache)/'tokens'/f'{images.split}-{fingerprint(t, images.fingerprint, tok.image_size)}.safetensors'
+    teacher = getattr(tok.encoder, 'teacher', None)
+    how = ['bf16'] if teacher is not None and teacher.fast else [] # a teacher's arithmetic moves some ids
+    path = Path(cache)/'tokens'/f'{images.split}-{fingerprint(t, images.fingerprint, tok.image_size, *how)}.safetensors'
     def write(p):
         batches = ((b.u8, b.y) for b in sequential(images, tok.image_size, batch_size))
         save_tokens(p, tokenise(tok.encode, batches, tok.n_codes, t, images.fingerprint))
