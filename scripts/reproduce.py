@@ -2,7 +2,7 @@
 import argparse, fcntl, json, os, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 from iutok.files import load_json
-from iutok.settings import MINI_TEACHER_NAMES, PROFILES, anchored, parse_words, resolve
+from iutok.settings import MINI_TEACHER_NAMES, PROFILES, TEACHER_NAMES, anchored, parse_words, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,7 +19,7 @@ def overrides(words): # train_ar.steps=500 -> {'train_ar': {'steps': 500}}, judg
     return out
 
 def check_teachers(names, profile): # a typo is found before the first run
-    known = ('clip', 'vit', 'dino', 'mae') if profile=='paper' else MINI_TEACHER_NAMES
+    known = TEACHER_NAMES if profile=='paper' else MINI_TEACHER_NAMES
     if wrong := [n for n in names or [] if n not in known]:
         sys.exit(f"scripts/reproduce: there is no teacher '{wrong[0]}' at profile {profile}; there are {', '.join(known)}.")
 

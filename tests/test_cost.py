@@ -109,3 +109,13 @@ def test_the_rate_is_operations_over_time(monkeypatch): # by a clock that ticks 
     rate = measured_rate(lambda: Layer(8, 4, bias=False), (5, 8), 'fp32', seconds=3)
     assert torch.equal(torch.get_rng_state(), before) and len(calls)==1+1+3 # counted once, warmed up once
     assert rate==3 * 3*2*5*8*4 / 4                                          # three times forward and backward, until the clock's fourth tick
+
+def test_cost_of_a_proposal_network_is_that_of_its_products():
+    from iutok.proposals.ar import AR, AR_SIZES
+    from iutok.runners import ar_cost
+    ar = AR(512, 10, 64, **AR_SIZES['small'])
+    c = ar_cost(SimpleNamespace(steps=500, batch_size=96, lr=1e-3, precision='fp32'), ar)
+    matrices = sum(p.numel() for n,p in ar.named_parameters() if p.ndim==2 and not n.startswith('embed'))
+    assert c.parameters['network']==sum(p.numel() for p in ar.parameters())
+    assert 2*64*matrices*.9 < c.forward < 2*64*matrices*1.3 # the rest is attention
+    assert 2.7*c.forward < c.step.flops < 3.3*c.forward

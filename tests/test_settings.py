@@ -93,7 +93,7 @@ WRONG = [ # a command, and a piece of the sentence that it earns
     ('train_vqgan', 'disc_forward=twice', 'disc_forward must be'), ('train_vqgan', 'ema=1.1', 'ema must be'), ('train_vqgan', 'workers=-1', 'workers must be'),
     ('train_vqgan', 'precision=fp16', 'precision must be one of auto, bf16, fp32'), ('train_vqgan', 'profile=huge', 'profile must be one of'),
     ('train_vqgan', 'name=a/../../esc', 'below run_root'), ('train_vqgan', 'name=/abs', 'below run_root'), ('train_vqgan', 'name=..', 'below run_root'),
-    ('train_vqgan', 'name={nothing}', 'no format string'), ('train_vqgan', 'name={', 'no format string'), ('train_vqgan', 'name=', 'below run_root'),
+    ('train_vqgan', 'name={nothing}', 'no format string'), ('train_vqgan', 'name={', 'no format string'), ('train_vqgan', 'name=', 'name is empty'),
     ('train_vqgan', 'recipe=vqgan-8193', 'did you mean vqgan-8192'), ('train_vqgan', 'recipe=fsq-8000', "is for train_fsq"),
     ('train_vqgan', 'stepz=3', "no parameter 'stepz'; did you mean 'steps'?"), ('train_vqgan', 'levels=[8,8]', "no parameter 'levels'"), ('train_vqgan', 'steps', 'not of the form name=value'),
     ('train_fsq', 'levels=[]', 'levels must hold'), ('train_fsq', 'levels=[8,1]', 'every number of levels'), ('train_fsq', 'levels=[8.5,5]', 'every number of levels'),
@@ -102,6 +102,9 @@ WRONG = [ # a command, and a piece of the sentence that it earns
     ('train_cluster', 'grid=0', 'grid must be'), ('train_cluster', 'teacher=efnet', 'did you mean effnet'), ('train_vqkd', 'teacher=../x;y', 'teacher must be'),
     ('train_vqkd', 'patch=5', 'image_size=32 is no multiple of patch=5'), ('train_vqkd', 'student_heads=5', 'student_width=96 does not divide into student_heads=5'),
     ('train_vqkd', 'lookup=never', 'lookup must be'), ('train_vqkd', 'weight_decay=-1', 'weight_decay must be'), ('train_vqkd', 'feature_depth=-1', 'feature_depth must be'),
+    ('train_vqgan', 'name=.', 'below run_root'), ('train_vqgan', 'name=cache', 'neither cache nor logs'), ('train_vqgan', 'run_root=', 'run_root is empty'),
+    ('train_vqgan', 'data=nowhere', 'data must be one of'), ('train_vqgan', 'data=folder:', 'data must be one of'), ('train_ar', 'size=smal', 'did you mean small'),
+    ('train_vqkd', 'teacher=timm:', 'teacher must be'), ('train_vqkd', 'teacher=clipp', 'did you mean clip'),
     ('train_decoder', 'body=cov', 'did you mean conv'), ('train_decoder', 'vit_heads=7', 'does not divide into vit_heads=7'),
     ('train_ar', 'drop_label=2', 'drop_label must be'), ('train_ar', 'clip=nan', 'clip must be'), ('evaluate', 'temperature=0', 'temperature must be'),
     ('evaluate', 'temperature=nan', 'temperature must be'), ('evaluate', 'top_k=-1', 'top_k must be'), ('evaluate', 'top_p=0', 'top_p must be'),
@@ -114,6 +117,10 @@ def test_a_wrong_value_earns_one_sentence_that_names_it(notebook, word, said):
     with pytest.raises(ValueError) as e: ask(notebook, word)
     assert said in str(e.value) and '\n' not in str(e.value)
 
+@pytest.mark.parametrize('teacher', ['dinov2', 'convnext', 'timm:resnet18', 'clip'])
+def test_every_teacher_there_is_may_be_asked_for(teacher):
+    assert ask('train_vqkd', f'teacher={teacher}')['teacher']==teacher
+
 def test_a_batch_larger_than_the_images_is_refused():
     with pytest.raises(ValueError, match='batch_size=64 is more than train_images=50'): ask('train_vqgan', 'train_images=50')
 
@@ -125,10 +132,12 @@ def test_words_on_the_command_line_mean_what_they_say(words, key, want):
     assert got==want and type(got) is type(want)
 
 def test_teachers_known_without_torch_are_those_there_are():
-    from iutok.settings import MINI_TEACHER_NAMES, TRANSFORM_NAMES
     from iutok.pixels import TRANSFORMS
+    from iutok.proposals.ar import AR_SIZES
+    from iutok.settings import MINI_TEACHER_NAMES, SIZE_NAMES, TEACHER_NAMES, TRANSFORM_NAMES
     from iutok.teachers import teachers
-    assert set(MINI_TEACHER_NAMES)==set(teachers('mini'))&set(MINI_TEACHER_NAMES) and set(TRANSFORM_NAMES)=={'none', *TRANSFORMS}
+    assert set(TEACHER_NAMES)=={*teachers('mini'), *teachers('paper')} and set(MINI_TEACHER_NAMES)<set(TEACHER_NAMES)
+    assert set(TRANSFORM_NAMES)==set(TRANSFORMS) and set(SIZE_NAMES)==set(AR_SIZES)
 
 def test_the_papers_proposal_networks_see_augmented_images_and_gpt2_starts_from_text():
     for name in ('ar-llama-medium', 'ar-gpt2-medium', 'ar-gpt2-xl'):
