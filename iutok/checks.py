@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from numbers import Integral,Real
 
-# %% ../nbs/00_checks.ipynb #180847d6
+# %% ../nbs/00_checks.ipynb #f6080848
 LARGEST = sys.float_info.max
 
 def check_count(
@@ -26,6 +26,7 @@ def check_count(
     span = f'of at least {least}' if most is None else f'from {least} to {most}'
     raise ValueError(f'{name} must be a whole number {span}, got {value!r}.')
 
+# %% ../nbs/00_checks.ipynb #ab937263
 def check_seed(
     value, # what somebody gave
     name:str='seed', # how the message calls it
@@ -33,6 +34,7 @@ def check_seed(
     "A seed of random numbers; a ValueError where torch or numpy would not take it."
     return check_count(name, value, 0, 2**62)
 
+# %% ../nbs/00_checks.ipynb #b3608108
 def check_range(
     name:str,              # how the message calls it
     value,                 # what somebody gave
@@ -52,6 +54,7 @@ def check_range(
     bounds += [f'below {high}' if open_high else f'at most {high}'] if high is not None else []
     raise ValueError(f"{name} must be a finite number{' '*bool(bounds)}{' and '.join(bounds)}, got {value!r}.")
 
+# %% ../nbs/00_checks.ipynb #b20dc91a
 def check_choice(
     name:str,              # how the message calls it
     value,                 # what somebody gave

@@ -8,7 +8,6 @@ __all__ = ['decode_u8', 'count_parameters', 'CodeVectors', 'probe_codes', 'score
 
 # %% ../nbs/74_evaluation.ipynb #3b5e322f
 from collections.abc import Callable,Iterator
-from copy import copy
 from dataclasses import asdict
 from pathlib import Path
 import torch
@@ -139,8 +138,9 @@ def ids_that_differ(
 )->float:          # in [0, 1]
     "Share of the code ids that bfloat16 arithmetic changes."
     def ids(word):
-        t = copy(tok)
-        if isinstance(tok.encoder, TeacherEncoder): t.__dict__['_modules'] = dict(tok._modules) | dict(encoder=TeacherEncoder(**tok.encoder.config() | dict(fast=word)))
+        encoder = tok.encoder
+        if isinstance(encoder, TeacherEncoder): encoder = TeacherEncoder(**encoder.config() | dict(fast=word))
+        t = Tokenizer(encoder, tok.quantizer, post_encode=tok.post_encode, image_size=tok.image_size)
         with autocast(word, tok.device): return t.encode(u8)
     return float((ids('fp32')!=ids('bf16')).float().mean())
 

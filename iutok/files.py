@@ -79,8 +79,9 @@ def fingerprint(
         if hasattr(p, 'detach'):
             p = p.detach().cpu().contiguous()
             if str(p.dtype)=='torch.bfloat16': # a type that numpy lacks: its bytes, and a name
+                from torch import int16
                 h.update(b'bfloat16')
-                p = p.view(getattr(__import__('torch'), 'int16'))
+                p = p.view(int16)
             p = p.numpy()
         if hasattr(p, 'tobytes'): p = str((p.shape, str(p.dtype))).encode() + p.tobytes() # in C order, however it lies in memory
         h.update(p if isinstance(p, bytes) else json.dumps(p, sort_keys=True, default=_plain).encode())
