@@ -10,7 +10,7 @@ __all__ = ['NAMES', 'CODES', 'MEASURES', 'first_difference', 'check_frozen', 'ch
 import html,math,re
 from pathlib import Path
 import numpy as np
-from .core import atomic,read_record,short_path
+from .files import atomic
 from .viz import img_tag
 
 # %% ../nbs/80_analysis.ipynb #c571ea54

@@ -13,18 +13,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from .checks import check_count,check_seed
-from .core import read_record
+from .runs import read_record
 from .data import ImageSet,sequential
 from .losses.recon import Perceptual
-from .metrics.features import Extractor,Features
+from .metrics.features import Extractor
 from .metrics.pixels import PIXEL_SCORES
 from .metrics.probe import linear_probe
 from .metrics.scores import class_consistency,frechet,reference_stats,score_images
 from .pixels import to_float,to_uint8
 from .precision import autocast
 from .proposals.ar import AR
-from .proposals.files import tokens_of
-from .proposals.tokens import TokenSet
+from .proposals.tokens import TokenSet,tokens_of
 from .quantizers import codebook_entropy,codebook_perplexity,usage
 from .sampling import sample
 from .tokenizers import TeacherEncoder,Tokenizer

@@ -7,7 +7,7 @@ __all__ = ['COMPARED', 'SAMPLED', 'columns_of', 'seed_noise', 'other_sizes', 've
 
 # %% ../nbs/81_verdict.ipynb #d1b9fb90
 import numpy as np
-from .analysis import first_difference,label,show_table,sizes_of,table1
+from .analysis import first_difference,label,sizes_of,table1
 
 # %% ../nbs/81_verdict.ipynb #de91b454
 COMPARED = ('usage', 'codebook_perplexity', 'probe_mean', 'probe_grid', 'rfd', 'psnr')

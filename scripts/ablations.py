@@ -1,10 +1,11 @@
 "Train the tokenizers of the ablation page, without decoders and proposal networks, and read classes off their codes."
 import json, subprocess, sys
 from pathlib import Path
-from iutok.core import load_json, project_root, read_record, save_json
+from iutok.files import load_json,project_root,save_json
+from iutok.runs import read_record
 from iutok.data import load_images
 from iutok.evaluation import probe_codes
-from iutok.proposals.files import tokens_of
+from iutok.proposals.tokens import tokens_of
 from iutok.tokenizers import Tokenizer
 
 ROOT = project_root()

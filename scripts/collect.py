@@ -4,11 +4,12 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 from iutok.analysis import label
-from iutok.core import PROFILES, load_json, project_root, save_json
+from iutok.checks import PROFILES
+from iutok.files import load_json,project_root,save_json
 from iutok.data import load_images
 from iutok.evaluation import ids_that_differ
 from iutok.precision import arithmetic, cpu_kind
-from iutok.runners import reference_rate
+from iutok.budget import reference_rate
 from iutok.tokenizers import Tokenizer
 
 PAGES = dict( # page -> the tokenizers it compares, as patterns of run names

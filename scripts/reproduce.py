@@ -2,7 +2,8 @@
 import argparse, fcntl, json, os, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 from iutok.files import load_json
-from iutok.settings import MINI_TEACHER_NAMES, PROFILES, TEACHER_NAMES, anchored, parse_words, resolve
+from iutok.settings import MINI_TEACHER_NAMES,TEACHER_NAMES,anchored,parse_words,resolve
+from iutok.checks import PROFILES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -102,7 +103,7 @@ def explain(folder, path, profile): # which rule failed, and the end of its log
 # --- the table ---------------------------------------------------------------------------------------------------------
 
 def judge(folder, committed): # against the committed table of the same sizes
-    from iutok.core import read_record
+    from iutok.runs import read_record
     from iutok.verdict import say_verdict, verdict
     name = committed.relative_to(ROOT).as_posix()
     if not (committed/'records.json').exists(): return f'No table of these sizes is committed ({name}), so nothing is compared.'

@@ -7,8 +7,8 @@ Each process executes the page; the first keeps it."""
 import os, sys, textwrap, time
 from pathlib import Path
 from iutok.files import OtherRank, rank, short_path, world_size
-from iutok.settings import PROFILES, RECIPES, anchored, check_places, default_recipe, parameter, parse_words, resolve
-from iutok.settings import rows_of, run_folder, takes
+from iutok.checks import PROFILES
+from iutok.settings import RECIPES,anchored,check_places,default_recipe,parameter,parse_words,resolve,rows_of,run_folder,takes
 
 ROOT = Path(__file__).resolve().parents[1]
 USAGE = """scripts/run NOTEBOOK [name=value ...]

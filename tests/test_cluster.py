@@ -3,12 +3,11 @@ import weakref
 import pytest,timm,torch,torch.nn.functional as F
 from safetensors.torch import save_file
 from iutok.clustering import FeatureMaps,Pieces,cluster_teacher,frozen_codes,online_phase,sample_vectors
-from iutok.core import seed_everything
+from iutok.training import fit,seed_everything
 from iutok.data import Batches,load_images,sequential
 from iutok.pixels import to_float
 from iutok.quantizers import Fixed,OnlineCluster,nearest_code
 from iutok.tokenizers import TeacherEncoder,Tokenizer,teacher_side
-from iutok.training import fit
 
 @pytest.fixture(scope='module')
 def images(): return load_images('fashion', 'test').take(60)

@@ -112,7 +112,7 @@ def test_the_rate_is_operations_over_time(monkeypatch): # by a clock that ticks 
 
 def test_cost_of_a_proposal_network_is_that_of_its_products():
     from iutok.proposals.ar import AR, AR_SIZES
-    from iutok.runners import ar_cost
+    from iutok.budget import ar_cost
     ar = AR(512, 10, 64, **AR_SIZES['small'])
     c = ar_cost(SimpleNamespace(steps=500, batch_size=96, lr=1e-3, precision='fp32'), ar)
     matrices = sum(p.numel() for n,p in ar.named_parameters() if p.ndim==2 and not n.startswith('embed'))

@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
 import iutok.data as data
-from iutok.core import Run
+from iutok.runs import Run
 from iutok.data import load_images
 from iutok.files import cached
-from iutok.pixels import as_batch, decode, to_rgb
+from iutok.pixels import as_batch,decode
 from iutok.runners import images_of
 from iutok.splits import list_folder
 
@@ -51,7 +51,7 @@ def test_a_copied_folder_is_the_same_data(shop, tmp_path):
 
 def test_replaced_pictures_make_features_tokens_and_statistics_again(shop, tmp_path):
     from iutok.metrics.scores import reference_stats
-    from iutok.proposals.files import tokens_of
+    from iutok.proposals.tokens import tokens_of
     from iutok.quantizers import FSQ
     from iutok.recipes import conv_tokenizer
     from types import SimpleNamespace
@@ -210,10 +210,10 @@ def flip(path, at=-9): # one bit, which no reader notices
     path.write_bytes(raw)
 
 def test_a_turned_bit_in_any_cache_is_noticed_and_the_file_made_again(tmp_path, capsys):
+    from iutok.proposals.tokens import load_tokens,save_tokens,tokenise
     from types import SimpleNamespace
     from iutok.clustering import sample_vectors
     from iutok.metrics.scores import reference_stats
-    from iutok.proposals.tokens import save_tokens,load_tokens,tokenise
     from iutok.teachers import cached_features
     held = load_images('fashion', 'test').take(40)
     maps = torch.randn(40, 3, 2, 2, generator=torch.Generator().manual_seed(0))

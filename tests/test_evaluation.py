@@ -9,7 +9,7 @@ from iutok.metrics.probe import linear_probe
 from iutok.metrics.scores import reference_stats,score_images
 from iutok.nets.conv import ConvDecoder,ConvEncoder
 from iutok.pixels import to_float,to_uint8
-from iutok.proposals.files import tokens_of
+from iutok.proposals.tokens import tokens_of
 from iutok.quantizers import FSQ,VQ
 from iutok.tokenizers import Connector,Tokenizer
 

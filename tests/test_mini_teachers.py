@@ -6,9 +6,9 @@ import pytest, torch
 from safetensors import safe_open
 from iutok.data import Batches,load_images
 from iutok.metrics.probe import linear_probe
-from iutok.mini_teachers import MINI_TEACHERS,OBJECTIVES,grid_features,pretraining,read_info,teacher_file
+from iutok.mini_teachers import MINI_TEACHERS,OBJECTIVES,grid_features,pretraining
+from iutok.teachers import load_teacher,read_info,teacher_file
 from iutok.pretraining import MultiCrop,small_vit
-from iutok.teachers import load_teacher
 from iutok.training import Phase,constant,decay_groups,fit
 
 ROOT = Path(__file__).parents[1]

@@ -3,8 +3,8 @@ import json, subprocess, sys
 from pathlib import Path
 import pytest, torch
 from PIL import Image
-from iutok.analysis import check_frozen, runs_frame, show_table, table1
-from iutok.core import load_json, save_json
+from iutok.analysis import runs_frame,show_table,table1
+from iutok.files import load_json,save_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT/'nbs'/'results'

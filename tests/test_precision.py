@@ -3,10 +3,9 @@ import re
 from pathlib import Path
 import pytest, torch
 import iutok.precision as precision
-from iutok.core import Run
+from iutok.runs import Run
 from iutok.precision import arithmetic, autocast, cpu_kind
 from iutok.teachers import load_teacher
-from iutok.training import fit
 from test_resume import ends, rows, same, train
 
 ROOT = Path(__file__).parents[1]

@@ -3,7 +3,7 @@ import copy
 import pytest,torch
 import torch.nn.functional as F
 from torch import nn
-from iutok.core import seed_everything
+from iutok.training import Phase,averaged,constant,fit,seed_everything
 from iutok.data import Batches,load_images
 from iutok.losses.gan import PatchGAN,adaptive_weight,hinge_d,hinge_g,r1_penalty,softplus_d,softplus_g
 from iutok.losses.recon import Perceptual
@@ -13,7 +13,6 @@ from iutok.pixels import to_float
 from iutok.quantizers import CVQ,VQ
 from iutok.reconstruction import Discriminate,Reconstruct
 from iutok.tokenizers import Connector,Tokenizer
-from iutok.training import Phase,averaged,constant,fit
 
 PARTS = ('encoder','post_encode','quantizer','pre_decode','decoder','feature_decoder')
 body = dict(width=8, n_res=1, attention=False, refine=False)

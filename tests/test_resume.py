@@ -2,14 +2,13 @@
 import csv,signal,subprocess,sys,time
 from pathlib import Path
 import pytest,torch
-from iutok.core import seed_everything
+from iutok.training import Phase,fit,seed_everything,warmup_cosine
 from iutok.data import Batches,load_images
 from iutok.losses.gan import PatchGAN
 from iutok.nets.conv import ConvDecoder,ConvEncoder
 from iutok.quantizers import CVQ,FSQ,VQ
 from iutok.reconstruction import Discriminate,Reconstruct
 from iutok.tokenizers import Connector,Tokenizer
-from iutok.training import Phase,fit,warmup_cosine
 
 QUANTIZERS = dict(vq=lambda: VQ(16, 4, init='kmeans'), cvq=lambda: CVQ(16, 4), fsq=lambda: FSQ([4, 4, 3, 3]))
 STEPS = 12

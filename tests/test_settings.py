@@ -2,9 +2,9 @@
 import os, subprocess, sys
 from pathlib import Path
 import pytest
-from iutok.core import asked, start_run
-from iutok.settings import MINI, PARAMETERS, PROFILES, RECIPES, anchored, check_places, default_recipe, parameter, parse_words, resolve
-from iutok.settings import rows_of, run_folder, run_name, takes
+from iutok.runs import asked,start_run
+from iutok.settings import MINI,PARAMETERS,RECIPES,anchored,check_places,default_recipe,parameter,parse_words,resolve,rows_of,run_folder,run_name,takes
+from iutok.checks import PROFILES
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted({r['notebook'] for r in RECIPES.values()})

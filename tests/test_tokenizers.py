@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest,torch
 from PIL import Image
 from iutok.clustering import cluster_teacher
-from iutok.core import seed_everything
+from iutok.training import seed_everything
 from iutok.data import load_images
 from iutok.quantizers import FSQ,VQ
 from iutok.recipes import conv_decoder,conv_tokenizer,student_tokenizer

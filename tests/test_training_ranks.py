@@ -3,14 +3,13 @@ import csv,os,socket,subprocess,sys
 from pathlib import Path
 import pytest,torch,torch.distributed as dist
 from torch import nn
-from iutok.core import seed_everything
+from iutok.training import Phase,constant,fit,seed_everything
 from iutok.data import Batches,load_images
 from iutok.losses.gan import PatchGAN
 from iutok.nets.conv import ConvDecoder,ConvEncoder
 from iutok.quantizers import CVQ,VQ
 from iutok.reconstruction import Discriminate,Reconstruct
 from iutok.tokenizers import Connector,Tokenizer
-from iutok.training import Phase,constant,fit
 
 pytestmark = pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason='needs torch.distributed with gloo')
 RANK,WORLD = (int(os.environ.get(k, v)) for k,v in (('RANK', 0), ('WORLD_SIZE', 1)))

@@ -4,13 +4,13 @@ from pathlib import Path
 from types import SimpleNamespace
 import pytest,torch,torch.nn.functional as F
 import iutok.quantizers.ema as ema
-from iutok.core import load_json,resolve,seed_everything
+from iutok.files import load_json
+from iutok.settings import resolve
+from iutok.training import fit,seed_everything
 from iutok.data import Batch,Batches,load_images
-from iutok.distillation import Distil,distil_phase,feature_loss,vqkd_tokenizer
+from iutok.distillation import Distil,distil_phase,vqkd_tokenizer
 from iutok.pixels import to_float
 from iutok.recipes import RECIPES,student_tokenizer
-from iutok.tokenizers import Tokenizer
-from iutok.training import fit
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT/'scripts'/'benches'))
@@ -103,7 +103,7 @@ def test_resumed_in_the_middle_is_bit_equal(tmp_path, monkeypatch):
         assert not torch.equal(again['quantizer.codebook'], cut['quantizer.codebook'])
 
 def train_six_steps(folder): # what each process runs
-    from iutok.core import rank,world_size
+    from iutok.files import rank,world_size
     torch.set_num_threads(1)
     seen,tok = [],small()
     def features(b): seen.append(b.idx.tolist()); return teacher(b)

@@ -8,14 +8,13 @@ __all__ = ['NICKNAMES', 'ConvBN', 'FashionCNN', 'fashion_scorer', 'scorer_facts'
 
 # %% ../../nbs/70_metrics.features.ipynb #dc50c9ba
 import json,torch,torch.nn.functional as F
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from torch import Tensor,nn
 from ..checks import check_count,check_range
-from ..core import fingerprint
-from ..data import ImageSet,asset,sequential
+from ..files import asset,fingerprint
+from ..data import ImageSet,sequential
 
 # %% ../../nbs/70_metrics.features.ipynb #e95250cb
 class ConvBN(nn.Module):

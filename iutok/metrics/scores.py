@@ -12,9 +12,9 @@ from dataclasses import asdict,dataclass
 from typing import NamedTuple
 from torch import Tensor
 from ..checks import check_count,check_integers
-from ..core import cached,fingerprint
+from ..files import cached,fingerprint
 from ..data import ImageSet,cache_dir
-from .features import Extractor,Features,get_extractor
+from .features import Features,get_extractor
 
 # %% ../../nbs/71_metrics.scores.ipynb #cfa5b874
 class Stats(NamedTuple):

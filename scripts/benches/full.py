@@ -13,7 +13,7 @@ def full_step(
 )->dict:      # as `one_step`
     "Build a recipe at full size with fresh weights (VGG's too) and train it for one step on one random image."
     import torch
-    from iutok.core import seed_everything
+    from iutok.training import seed_everything
     from iutok.data import Batch
     from iutok.losses.recon import VGG16, perceptual_vgg
     from iutok.recipes import RECIPES, build, pixel_phases

@@ -14,7 +14,7 @@ def paper_step(
 )->dict:         # as `one_step`, and alone: seconds of the teacher's forward pass; least_mb: what weights, gradients and moments take
     "The paper's VQ-KD for one step at the peak of its learning rate, on two random images."
     import torch
-    from iutok.core import seed_everything
+    from iutok.training import seed_everything
     from iutok.data import Batch
     from iutok.distillation import distil_phase, vqkd_tokenizer
     from iutok.teachers import load_teacher
