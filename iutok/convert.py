@@ -236,7 +236,7 @@ def _tokenizer(state, rules, need, quantizer, image_size=None, heads=None, **abo
     size = image_size or parts['encoder']['grid']*parts['encoder']['patch']
     with torch.device('meta'):
         tok = Tokenizer(**{n:build_part(c) for n,c in parts.items()}, quantizer=quantizer(*state['quantizer.codebook'].shape), image_size=size, about=about)
-    fresh = {'quantizer.initialised': torch.tensor(True), 'quantizer.step': torch.tensor(0)} # training goes on with these codes
+    fresh = {'quantizer.initialised': torch.tensor(True), 'quantizer.steps': torch.tensor(0)} # training goes on with these codes
     want = _whole(tok)
     state = {k:v for k,v in fresh.items() if k in want} | state
     check_state(state, want, theirs)

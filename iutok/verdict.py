@@ -6,6 +6,7 @@
 __all__ = ['COMPARED', 'SAMPLED', 'columns_of', 'seed_noise', 'other_sizes', 'verdict', 'say_verdict']
 
 # %% ../nbs/81_verdict.ipynb #d1b9fb90
+from typing import Any
 import numpy as np
 from .analysis import first_difference,label,sizes_of,table1
 
@@ -58,7 +59,7 @@ def verdict(
     here:list[dict],  # records of evaluate runs
     there:list[dict], # the committed ones, with the same sizes
     spread:list[dict]=None, # records with several seeds of each tokenizer, of other sizes; None: there
-)->'pandas.DataFrame': # row, column, here, committed, tolerance, within
+)->Any: # DataFrame: row, column, here, committed, tolerance, within
     "Every cell of a table against the committed one. Raises ValueError where `other_sizes` finds a reason not to compare."
     import pandas as pd
     from scipy.stats import t as student

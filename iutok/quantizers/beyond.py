@@ -11,7 +11,7 @@ from fastcore.basics import store_attr
 from torch import Tensor,nn
 from torch.utils.checkpoint import checkpoint
 from ..checks import check_count,check_range
-from .base import Quantized,Quantizer,check_z,flatten,straight_through
+from .base import Quantizer,check_z,flatten
 from .cvq import CVQ,OnlineCluster
 from .ema import NormEMA
 from .grid import BSQ,FSQ,LFQ
@@ -41,15 +41,11 @@ class SimVQ(Quantizer):
 
     def assign(self, x): return nearest_code(x, self.codebook, self.cosine)
 
-    def forward(self, z):
-        check_z(z, self.dim, self.kind)
-        b,d,h,w = z.shape
-        with torch.autocast(z.device.type, enabled=False):
-            x,codebook = flatten(z),self.codebook
-            idx = nearest_code(x, codebook, self.cosine)
-            e = F.embedding(idx, codebook)
-            z_q = straight_through(e, x).to(z.dtype)
-            return Quantized(z_q.view(b, h, w, d).permute(0, 3, 1, 2), idx.view(b, h, w), vq_loss(e, x, self.beta))
+    def step(self, x):
+        codebook = self.codebook # the layer is applied once
+        ids = nearest_code(x, codebook, self.cosine)
+        codes = F.embedding(ids, codebook)
+        return codes, ids, vq_loss(codes, x, self.beta)
 
 # %% ../../nbs/28_quantizers.beyond.ipynb #43384048
 def index_backprop(
@@ -80,7 +76,7 @@ def score_entropies(
 
 class IBQ(Quantizer):
     "Index backpropagation: the code with the largest product, a gradient to all of them (arXiv:2412.02692)."
-    kind = 'ibq'
+    kind,own_gradient = 'ibq',True
     def __init__(self,
         n_codes:int=16384,       # K, codebook size
         dim:int=256,             # D, code dimension
@@ -104,19 +100,15 @@ class IBQ(Quantizer):
         check_z(z_q, self.dim, self.kind)
         return nearest_code(flatten(z_q), self.codebook).view(z_q.shape[0], *z_q.shape[2:])
 
-    def forward(self, z):
-        check_z(z, self.dim, self.kind)
-        b,d,h,w = z.shape
-        with torch.autocast(z.device.type, enabled=False):
-            x = flatten(z)
-            codebook = self.codebook.to(x.dtype)
-            idx = self.assign(x)
-            e,z_q = F.embedding(idx, codebook),index_backprop(x, codebook, idx)
-            loss = F.mse_loss(z_q, x)+F.mse_loss(x, e.detach())+self.beta*F.mse_loss(e, x.detach())
-            if self.entropy:
-                each,total = score_entropies(x, codebook, self.temperature)
-                loss = loss+self.entropy*(each-total)
-            return Quantized(z_q.to(z.dtype).view(b, h, w, d).permute(0, 3, 1, 2), idx.view(b, h, w), loss.float())
+    def step(self, x):
+        codebook = self.codebook.to(x.dtype)
+        ids = self.assign(x)
+        hard,codes = F.embedding(ids, codebook),index_backprop(x, codebook, ids)
+        loss = F.mse_loss(codes, x)+F.mse_loss(x, hard.detach())+self.beta*F.mse_loss(hard, x.detach())
+        if self.entropy:
+            each,total = score_entropies(x, codebook, self.temperature)
+            loss = loss+self.entropy*(each-total)
+        return codes, ids, loss
 
 # %% ../../nbs/28_quantizers.beyond.ipynb #7bc3bf68
 STAGES = {c.kind:c for c in (VQ, NormEMA, CVQ, FSQ, LFQ, BSQ, SimVQ, IBQ, Fixed, OnlineCluster)} # what can be stacked
@@ -163,15 +155,14 @@ class Residual(Quantizer):
 
     def lookup(self, idx): return sum(self.scale**i*s.lookup(k) for i,(s,k) in enumerate(zip(self.stages, self.split(idx))))
 
-    def forward(self, z):
-        check_z(z, self.dim, self.kind)
-        r,total,ids,loss = z if z.dtype==torch.float64 else z.float(),0,[],0
+    def step(self, x):
+        rest,total,ids,loss = x,0,[],0
         for i,s in enumerate(self.stages):
-            out = s(r/self.scale**i)
-            e = self.scale**i*out.z_q.detach()
-            r,total,loss = r-e,total+e,loss+out.loss
-            ids.append(out.idx)
-        return Quantized(straight_through(total, z), self.join(ids), loss)
+            codes,idx,own = s.quantise(rest/self.scale**i)
+            part = self.scale**i*codes.detach()
+            rest,total,loss = rest-part,total+part,loss+own
+            ids.append(idx)
+        return total, self.join(ids), loss
 
     @torch.no_grad()
     def requantise(self, z_q):

@@ -10,7 +10,7 @@ import torch, torch.nn.functional as F
 from fastcore.basics import store_attr
 from torch import Tensor,nn
 from ..checks import check_count,check_range,check_seed
-from .base import Quantized,Quantizer,all_rows,all_sum,check_z,flatten,straight_through
+from .base import Quantizer,all_rows,all_sum
 from .nearest import nearest_code
 from .vq import vq_loss
 
@@ -40,6 +40,7 @@ def anchors(
         rows = x[torch.randperm(n, generator=gen)[:k].to(x.device)]
         return rows if len(rows)==k else torch.cat([rows, cache[:k-len(rows)].to(x.dtype)])
     a,e = (F.normalize(x, dim=-1),F.normalize(codebook, dim=-1)) if cosine else (x,codebook)
+    e = e.to(a.dtype)
     pick = []
     for c in e.split(max(1, (1<<22)//n)):
         d = 1-c@a.T if cosine else torch.cdist(c, a)
@@ -56,7 +57,7 @@ def _(codebook, x, how, cosine, cache, seed, step): return x.new_empty(codebook.
 
 # %% ../../nbs/26_quantizers.cvq.ipynb #c458d5ef
 class CVQ(Quantizer):
-    "VQ whose idle codes are moved onto the data (CVQ-VAE, arXiv:2307.15139). An unknown `anchor` raises a ValueError."
+    "VQ whose idle codes are moved onto the data (CVQ-VAE, arXiv:2307.15139)."
     kind = 'cvq'
     def __init__(self,
         n_codes:int=8192,      # K, codebook size
@@ -77,7 +78,7 @@ class CVQ(Quantizer):
         store_attr()
         self.codebook = nn.Parameter(torch.empty(n_codes, dim).uniform_(-1/n_codes, 1/n_codes))
         self.register_buffer('share', torch.zeros(n_codes))
-        self.register_buffer('step', torch.zeros((), dtype=torch.long))
+        self.register_buffer('steps', torch.zeros((), dtype=torch.long))
         if anchor=='cached': self.register_buffer('cache', torch.rand(n_codes, dim))
 
     def assign(self, x): return nearest_code(x, self.codebook, self.cosine)
@@ -94,27 +95,22 @@ class CVQ(Quantizer):
         pool,e = all_rows(x) if self.sync else x,self.codebook.detach()
         if not len(pool): a = torch.zeros_like(e)
         elif self.anchor=='nearest': a = anchors(e, pool, cosine=self.cosine)
-        else: a = _draw(e, pool, self.anchor, self.cosine, self.cache if self.anchor=='cached' else e[:0], self.seed, self.step)
+        else: a = _draw(e, pool, self.anchor, self.cosine, self.cache if self.anchor=='cached' else e[:0], self.seed, self.steps)
         if not self.sync: a = all_sum(a)[0]/ranks  # the mean over ranks that have data
         if self.anchor=='cached': self.cache.copy_(a)
         keep = cvq_keep(self.share, self.decay)[:,None]
         self.codebook.copy_(keep*self.codebook+(1-keep)*a)
-        self.step += 1
+        self.steps += 1
 
-    def join_step(self): self.revive(self.share.new_zeros(0, self.dim), self.step.new_zeros(0))
+    def join_step(self): self.revive(self.share.new_zeros(0, self.dim), self.steps.new_zeros(0))
 
     def loss(self, e, x): return vq_loss(e, x, self.beta) # (N, D) codes, (N, D) latents -> ()
 
-    def forward(self, z):
-        check_z(z, self.dim, self.kind)
-        b,d,h,w = z.shape
-        with torch.autocast(z.device.type, enabled=False):
-            x = flatten(z)
-            idx = self.assign(x)
-            if self.training: self.revive(x.detach(), idx)
-            e = self.lookup(idx)
-            z_q = straight_through(e, x).to(z.dtype)
-            return Quantized(z_q.view(b, h, w, d).permute(0, 3, 1, 2), idx.view(b, h, w), self.loss(e, x))
+    def step(self, x):
+        ids = self.assign(x)
+        if self.training: self.revive(x.detach(), ids)
+        codes = self.lookup(ids)
+        return codes, ids, self.loss(codes, x)
 
 # %% ../../nbs/26_quantizers.cvq.ipynb #1fb0ffc1
 class OnlineCluster(CVQ):

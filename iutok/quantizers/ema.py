@@ -10,7 +10,7 @@ import torch, torch.nn.functional as F
 from fastcore.basics import store_attr
 from torch import Tensor
 from ..checks import check_count,check_range,check_seed
-from .base import Quantized,all_sum,check_z,flatten,straight_through,unit
+from .base import all_sum,unit
 from .kmeans import cluster_sums
 from .nearest import nearest_code
 from .vq import DataInit,data_init
@@ -59,7 +59,7 @@ class NormEMA(DataInit):
         if not self.kmeans_iters: return
         data_init(self.codebook, x, cosine=True, iters=self.kmeans_iters, seed=self.seed, empty='keep')
 
-    def lookup(self, idx): return F.normalize(F.embedding(idx, self.codebook).float(), dim=-1)
+    def lookup(self, idx): return F.normalize(super().lookup(idx).float(), dim=-1)
     def assign(self, x): return nearest_code(x, self.codebook, cosine=True)
 
     def join_step(self):
@@ -67,15 +67,13 @@ class NormEMA(DataInit):
         self.start(x)
         self.codebook.copy_(norm_ema(self.codebook, x, x.new_zeros(0, dtype=torch.long), self.decay))
 
-    def forward(self, z):
-        check_z(z, self.dim, self.kind)
-        b,d,h,w = z.shape
-        with torch.autocast(z.device.type, enabled=False):
-            x = unit(flatten(z))
-            if self.training: self.start(x)
-            idx = self.assign(x)
-            e = self.lookup(idx)
-            if self.training: self.codebook.copy_(norm_ema(self.codebook, x.detach(), idx, self.decay))
-            if self.training and self.order=='after': e = self.lookup(idx)
-            z_q = straight_through(e, x).to(z.dtype)
-            return Quantized(z_q.view(b, h, w, d).permute(0, 3, 1, 2), idx.view(b, h, w), self.beta*F.mse_loss(x, e.to(x.dtype)).float())
+    def prepare(self, x): return unit(x)
+
+    def step(self, x):
+        if self.training: self.start(x)
+        ids = self.assign(x)
+        codes = self.lookup(ids)
+        if self.training:
+            self.codebook.copy_(norm_ema(self.codebook, x.detach(), ids, self.decay))
+            if self.order=='after': codes = self.lookup(ids)
+        return codes, ids, self.beta*F.mse_loss(x, codes.to(x.dtype))

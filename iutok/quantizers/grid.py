@@ -10,7 +10,7 @@ import math, torch, torch.nn.functional as F
 from fastcore.basics import store_attr
 from torch import Tensor
 from ..checks import check_count,check_range
-from .base import Quantized,Quantizer,check_z,flatten,straight_through,unit
+from .base import Quantizer,straight_through,unit
 
 # %% ../../nbs/27_quantizers.grid.ipynb #014f242e
 FSQ_LEVELS = {8000:(8,8,5,5,5), 64000:(8,8,8,5,5,5)} # K -> levels, the two codebooks of the official configurations
@@ -26,8 +26,8 @@ def fsq_bound(
 
 # %% ../../nbs/27_quantizers.grid.ipynb #3370e8f3
 class FSQ(Quantizer):
-    "Round each channel to a fixed number of levels (arXiv:2309.15505); no codebook, no loss. Levels below 2 raise a ValueError."
-    kind = 'fsq'
+    "Round each channel to a fixed number of levels (arXiv:2309.15505); no codebook, no loss."
+    kind,own_gradient = 'fsq',True # through the bound as well
     def __init__(self,
         levels:tuple=(8,8,5,5,5)): # levels per channel, each at least 2, or K as a key of FSQ_LEVELS
         super().__init__()
@@ -47,15 +47,11 @@ class FSQ(Quantizer):
     def lookup(self, idx): return (idx[...,None]//self.place%self.L-self.L//2)/(self.L//2).float()
     def assign(self, x): return (((x*(self.L//2)).round().long()+self.L//2).clamp(min=0).minimum(self.L-1)*self.place).sum(-1)
 
-    def forward(self, z):
-        check_z(z, self.dim, self.kind)
-        b,d,h,w = z.shape
-        with torch.autocast(z.device.type, enabled=False):
-            u = fsq_bound(flatten(z), self.L.float())
-            r,half = u.round(),self.L//2
-            idx = ((r.long()+half)*self.place).sum(-1)
-            z_q = (straight_through(r, u)/half).to(z.dtype)
-            return Quantized(z_q.view(b, h, w, d).permute(0, 3, 1, 2), idx.view(b, h, w), z.new_zeros((), dtype=torch.float32))
+    def step(self, x):
+        x = fsq_bound(x, self.L.float())
+        half,rounded = self.L//2,x.round()
+        ids = ((rounded.long()+half)*self.place).sum(-1)
+        return straight_through(rounded, x)/half, ids, x.new_zeros(())
 
 # %% ../../nbs/27_quantizers.grid.ipynb #a5d925e5
 def sign_entropies(
@@ -105,19 +101,13 @@ class LFQ(Quantizer):
 
     def lookup(self, idx): return self.size*(2.*(idx[...,None]//self.place%2)-1)
     def assign(self, x): return ((x>0)*self.place).sum(-1)
-    def prepare(self, x): return x # (N, D) latents -> (N, D) what is compared with the codes
 
-    def forward(self, z):
-        check_z(z, self.dim, self.kind)
-        b,d,h,w = z.shape
-        with torch.autocast(z.device.type, enabled=False):
-            x = self.prepare(flatten(z))
-            idx = self.assign(x)
-            e = self.lookup(idx)
-            each,total = sign_entropies(x, self.size, self.temperature, self.group)
-            loss = self.beta*F.mse_loss(x.float(), e)+self.entropy*(each-self.gamma*total)
-            z_q = straight_through(e, x).to(z.dtype)
-            return Quantized(z_q.view(b, h, w, d).permute(0, 3, 1, 2), idx.view(b, h, w), loss)
+    def step(self, x):
+        ids = self.assign(x)
+        codes = self.lookup(ids)
+        each,total = sign_entropies(x, self.size, self.temperature, self.group)
+        loss = self.beta*F.mse_loss(x.float(), codes)+self.entropy*(each-self.gamma*total)
+        return codes, ids, loss
 
 class BSQ(LFQ):
     "LFQ on the unit sphere: latents are normalised, codes are {-1, 1}^D / sqrt(D) (arXiv:2406.07548)."

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from fastcore.basics import store_attr
 from torch import Tensor
 from ..checks import check_count,check_seed
-from .base import Quantized,Quantizer,all_rows,all_sum,check_z,flatten,sharing,straight_through,world_size
+from .base import Quantizer,all_rows,all_sum,sharing,group_size
 from .nearest import lift_z,nearest_code,search_shares,typical
 
 # %% ../../nbs/23_quantizers.kmeans.ipynb #34956fe3
@@ -54,7 +54,7 @@ class Rows:
             n,d,self.device = n+len(p),p.shape[1],p.device
         self.device = self.device or 'cpu'
         ns,ds = all_rows(torch.tensor([[n, d]], device=self.device)).T
-        rank = torch.distributed.get_rank() if world_size()>1 else 0
+        rank = torch.distributed.get_rank() if group_size()>1 else 0
         self.n,self.d,self.total,self.start = n,int(ds.max()),int(ns.sum()),int(ns[:rank].sum())
         if most>torch.finfo(torch.float32).max: raise ValueError(f'k-means rows reach {most:.3g}, more than float32 holds; scale them down.')
         most = float(all_rows(torch.tensor([most], device=self.device)).max())
@@ -278,8 +278,6 @@ class Fixed(Quantizer):
 
     def assign(self, x): return nearest_code(x, self.codebook, self.cosine)
 
-    def forward(self, z):
-        check_z(z, self.dim, self.kind)
-        b,_,h,w = z.shape
-        idx = self.assign(flatten(z)).view(b, h, w)
-        return Quantized(straight_through(self.decode(idx), z), idx, z.new_zeros((), dtype=torch.float32))
+    def step(self, x):
+        ids = self.assign(x)
+        return self.lookup(ids), ids, x.new_zeros(())

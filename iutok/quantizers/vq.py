@@ -10,7 +10,7 @@ import torch, torch.nn.functional as F
 from fastcore.basics import store_attr
 from torch import Tensor,nn
 from ..checks import check_count,check_range,check_seed
-from .base import Quantized,Quantizer,all_rows,all_sum,check_z,flatten,straight_through,unit
+from .base import Quantizer,all_rows,all_sum,unit
 from .kmeans import cluster_means,kmeans
 from .nearest import nearest_code
 
@@ -66,7 +66,7 @@ class DataInit(Quantizer):
 
 # %% ../../nbs/24_quantizers.vq.ipynb #65f542c2
 class VQ(DataInit):
-    "A learned codebook, trained by the codebook and commitment losses (arXiv:1711.00937). An unknown `init` raises a ValueError."
+    "A learned codebook, trained by the codebook and commitment losses (arXiv:1711.00937)."
     kind = 'vq'
     def __init__(self,
         n_codes:int=8192,    # K, codebook size
@@ -86,22 +86,19 @@ class VQ(DataInit):
         self.codebook = nn.Parameter(torch.empty(n_codes, dim).uniform_(-1/n_codes, 1/n_codes))
 
     def init_codebook(self, x): # (N, D) latents of this rank
-        if self.init=='kmeans': data_init(self.codebook, x, self.cosine or self.sphere, raw=not self.sphere, seed=self.seed)
+        if self.init!='kmeans': return
+        data_init(self.codebook, x, self.cosine or self.sphere, raw=not self.sphere, seed=self.seed)
 
     def lookup(self, idx):
-        e = F.embedding(idx, self.codebook)
-        return unit(e.float()) if self.sphere else e
+        codes = super().lookup(idx)
+        return unit(codes.float()) if self.sphere else codes
 
     def assign(self, x): return nearest_code(x, self.codebook, self.cosine or self.sphere)
 
-    def forward(self, z):
-        check_z(z, self.dim, self.kind)
-        b,d,h,w = z.shape
-        with torch.autocast(z.device.type, enabled=False):
-            x = flatten(z)
-            if self.sphere: x = unit(x)
-            if self.training: self.start(x)
-            idx = self.assign(x)
-            e = self.lookup(idx)
-            z_q = straight_through(e, x).to(z.dtype)
-            return Quantized(z_q.view(b, h, w, d).permute(0, 3, 1, 2), idx.view(b, h, w), vq_loss(e, x, self.beta))
+    def prepare(self, x): return unit(x) if self.sphere else x
+
+    def step(self, x):
+        if self.training: self.start(x)
+        ids = self.assign(x)
+        codes = self.lookup(ids)
+        return codes, ids, vq_loss(codes, x, self.beta)
