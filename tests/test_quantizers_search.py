@@ -4,12 +4,12 @@ import pytest, torch, torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings, strategies as st
 from iutok.quantizers import Fixed, kmeans, nearest_code
 from iutok.quantizers.kmeans import cluster_means
-from iutok.quantizers.nearest import best_code, largest_product
+from iutok.quantizers.search import best_code, largest_product
 
 torch.set_num_threads(1)
 fast = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
-search = sys.modules['iutok.quantizers.nearest']
+search = sys.modules['iutok.quantizers.search']
 
 @pytest.fixture(params=['bfloat16', 'float32'], autouse=True)
 def sieve(request, monkeypatch):
@@ -125,8 +125,8 @@ def test_no_bound_is_above_its_cost(n, k, d, scale, shift, how, seed):
 
 def test_the_sieve_leaves_little(sieve, monkeypatch):
     "Work, not time: how many blocks are looked at per latent, and that a codebook too dense for bfloat16 is sieved in float32."
-    seen,fine,look = [],[],search.Share.look
-    monkeypatch.setattr(search.Share, 'look', lambda self, part, rows, blocks: (seen.append(len(rows)), look(self, part, rows, blocks))[1])
+    seen,fine,look = [],[],search.Candidates.take_blocks
+    monkeypatch.setattr(search.Candidates, 'take_blocks', lambda self, part, rows, blocks: (seen.append(len(rows)), look(self, part, rows, blocks))[1])
     minima = search.block_minima
     monkeypatch.setattr(search, 'block_minima', lambda z, *a: (fine.append(z.dtype), minima(z, *a))[1])
     g = torch.Generator().manual_seed(0)

@@ -9,7 +9,7 @@ __all__ = ['QUANTIZERS', 'Quantized', 'Quantizer', 'straight_through', 'nearest_
 
 # %% ../../nbs/30_quantizers.__init__.ipynb #640fbe94
 from .base import Quantized,Quantizer,straight_through
-from .nearest import nearest_code
+from .search import nearest_code
 from .kmeans import Fixed,KMeans,kmeans
 from .vq import VQ,vq_loss
 from .ema import NormEMA

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Quantized', 'straight_through', 'flatten', 'check_z', 'check_idx', 'unit', 'Quantizer', 'group_size', 'all_sum',
-           'all_rows', 'sharing']
+           'all_rows', 'per_thread']
 
 # %% ../../nbs/20_quantizers.base.ipynb #3ee4a824
 import inspect, os, torch, torch.distributed as dist
@@ -193,7 +193,7 @@ def _pool(n, cores):
     return _pools[key]
 
 @contextmanager
-def sharing(
+def per_thread(
     busy:bool=True, # False: too little to do, or not on a CPU; then one thread and Python's map
 ):                  # context: (n, map)
     "A number of threads n, at most 8, and a `map` that runs on them; inside the context, torch itself uses one core."

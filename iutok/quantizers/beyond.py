@@ -16,7 +16,7 @@ from .cvq import CVQ,OnlineCluster
 from .ema import NormEMA
 from .grid import BSQ,FSQ,LFQ
 from .kmeans import Fixed
-from .nearest import largest_product,nearest_code
+from .search import largest_product,nearest_code
 from .vq import VQ,vq_loss
 
 # %% ../../nbs/28_quantizers.beyond.ipynb #8bfb5fd1

@@ -11,7 +11,7 @@ from fastcore.basics import store_attr
 from torch import Tensor,nn
 from ..checks import check_count,check_range,check_seed
 from .base import Quantizer,all_rows,all_sum
-from .nearest import nearest_code
+from .search import nearest_code
 from .vq import vq_loss
 
 # %% ../../nbs/26_quantizers.cvq.ipynb #b94b4e8b

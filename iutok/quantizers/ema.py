@@ -12,7 +12,7 @@ from torch import Tensor
 from ..checks import check_count,check_range,check_seed
 from .base import all_sum,unit
 from .kmeans import cluster_sums
-from .nearest import nearest_code
+from .search import nearest_code
 from .vq import DataInit,data_init
 
 # %% ../../nbs/25_quantizers.ema.ipynb #97b920f2

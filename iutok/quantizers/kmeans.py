@@ -13,8 +13,8 @@ from typing import NamedTuple
 from fastcore.basics import store_attr
 from torch import Tensor
 from ..checks import check_count,check_seed
-from .base import Quantizer,all_rows,all_sum,sharing,group_size
-from .nearest import lift_z,nearest_code,search_shares,typical
+from .base import Quantizer,all_rows,all_sum,per_thread,group_size
+from .search import lift_z,nearest_code,search_pieces,typical
 
 # %% ../../nbs/23_quantizers.kmeans.ipynb #34956fe3
 class KMeans(NamedTuple):
@@ -146,13 +146,13 @@ def _seeds(rows, k, init, gen):
 def _assign(chunks, c):
     "One pass: joint sums and counts (float64), this rank's ids and squared distances, joint inertia."
     sums,ids,d2,mid = c.new_zeros(len(c), c.shape[1]+1, dtype=torch.float64),[],[],torch.zeros_like(c[0])
-    def then(piece, share):
-        z,i = piece[0],share.ids(piece[0][:,:-1], c)
-        return z.new_zeros(sums.shape).index_add_(0, i, z),i,(piece[1]+2*share.best).clamp_(min=0)  # the appended 1 counts
-    with torch.autocast(c.device.type, enabled=False),sharing(c.device.type=='cpu') as (n,run):
+    def then(piece, found):
+        z,i = piece[0],found.ids(piece[0][:,:-1], c)
+        return z.new_zeros(sums.shape).index_add_(0, i, z),i,(piece[1]+2*found.best).clamp_(min=0)  # the appended 1 counts
+    with torch.autocast(c.device.type, enabled=False),per_thread(c.device.type=='cpu') as (n,run):
         chunks = iter(chunks)
         while some := list(islice(chunks, n)):
-            for s,i,d in search_shares(some, lambda p: p[0], c, mid, 'l2', then, False, run):
+            for s,i,d in search_pieces(some, lambda p: p[0], c, mid, 'l2', then, False, run):
                 sums += s
                 ids.append(i); d2.append(d)
     ids,d2 = (torch.cat(ids),torch.cat(d2)) if ids else (c.new_zeros(0, dtype=torch.long),c.new_zeros(0))

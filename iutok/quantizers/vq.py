@@ -12,7 +12,7 @@ from torch import Tensor,nn
 from ..checks import check_count,check_range,check_seed
 from .base import Quantizer,all_rows,all_sum,unit
 from .kmeans import cluster_means,kmeans
-from .nearest import nearest_code
+from .search import nearest_code
 
 # %% ../../nbs/24_quantizers.vq.ipynb #7494ce8a
 def vq_loss(

@@ -36,7 +36,7 @@ def search(work, side):
 
 def float32_only(fn):
     "The same, on a CPU that has no fast bfloat16."
-    nearest = sys.modules['iutok.quantizers.nearest']
+    nearest = sys.modules['iutok.quantizers.search']
     def run():
         was,nearest.fast_bfloat16 = nearest.fast_bfloat16,lambda: False
         try: return fn()
