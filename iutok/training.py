@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['seed_everything', 'warmup_cosine', 'constant', 'Phase', 'decay_groups', 'Objective', 'averaged', 'save_checkpoint',
-           'load_checkpoint', 'Curves', 'loader', 'fit']
+           'load_checkpoint', 'Curves', 'loader', 'Progress', 'fit']
 
 # %% ../nbs/08_training.ipynb #917a0834
 import csv,math,random,sys,time,warnings
 from collections.abc import Callable,Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
-from torch import nn
+from torch import Tensor,nn
 from torch.optim.swa_utils import AveragedModel
 from .checks import check_count,check_range,check_seed
 from .files import atomic,save_json
@@ -105,9 +106,9 @@ def averaged(
 
 # %% ../nbs/08_training.ipynb #ce32a9e1
 def _rng():
-    s = dict(python=[random.getstate()[0], list(random.getstate()[1]), random.getstate()[2]], torch=torch.get_rng_state())
-    n = np.random.get_state()
-    s['numpy'] = [n[0], torch.from_numpy(n[1].astype(np.int64)), n[2], n[3], n[4]]
+    p,n = random.getstate(),np.random.get_state()
+    s = dict(python=[p[0], list(p[1]), p[2]], torch=torch.get_rng_state())
+    s['numpy'] = [n[0], torch.from_numpy(n[1].astype(np.int64)), *n[2:]]
     if torch.cuda.is_available(): s['cuda'] = torch.cuda.get_rng_state()
     return s
 
@@ -115,7 +116,7 @@ def _set_rng(s):
     random.setstate((s['python'][0], tuple(s['python'][1]), s['python'][2]))
     torch.set_rng_state(s['torch'].cpu())
     n = s['numpy']
-    np.random.set_state((n[0], n[1].numpy().astype(np.uint32), n[2], n[3], n[4]))
+    np.random.set_state((n[0], n[1].numpy().astype(np.uint32), *n[2:]))
     if 'cuda' in s and torch.cuda.is_available(): torch.cuda.set_rng_state(s['cuda'].cpu())
 
 def save_checkpoint(
@@ -130,8 +131,10 @@ def save_checkpoint(
     precision:str|None=None, # the arithmetic it was trained in
 )->Path:
     "Write the whole training state atomically."
-    state = dict(step=step, run_id=run_id, seconds=seconds, curves=curves, precision=precision, rng=rng or [_rng()], ema=ema and ema.state_dict(),
-                 phases={k:dict(module=p.module.state_dict(), optimizer=p.optimizer.state_dict()) for k,p in phases.items()})
+    state = dict(
+        step=step, run_id=run_id, seconds=seconds, curves=curves, precision=precision, rng=rng or [_rng()],
+        ema=ema and ema.state_dict(),
+        phases={k:dict(module=p.module.state_dict(), optimizer=p.optimizer.state_dict()) for k,p in phases.items()})
     return atomic(path, lambda p: torch.save(state, p))
 
 def load_checkpoint(
@@ -141,26 +144,33 @@ def load_checkpoint(
     ema:nn.Module|None=None, # filled in place
     rank:int=0,            # index of this process
     world:int=1,           # number of processes
-)->tuple[int,float,dict,str|None]: # steps done, training seconds, curves so far, arithmetic; (0, 0., {}, None) where there is nothing to resume
-    "Restore the training state, if `path` exists and belongs to this run; a damaged file, or one of other modules, raises a ValueError."
+)->tuple[int,float,dict,str|None]: # steps done, training seconds, curves so far, arithmetic; (0, 0., {}, None): nothing to resume
+    """Restore the training state, if `path` exists and belongs to this run.
+    A damaged file, or one of other modules, raises a ValueError."""
     if not Path(path).exists(): return 0,0.,{},None
     anew = 'move it away and the run starts anew'
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
         rng,owner = state['rng'],state['run_id']
-    except Exception as e: raise ValueError(f'{path} is damaged or no checkpoint ({type(e).__name__}); {anew}.') from None
+    except Exception as e:
+        raise ValueError(f'{path} is damaged or no checkpoint ({type(e).__name__}); {anew}.') from None
     if owner!=run_id: return 0,0.,{},None
     try:
-        if state['phases'].keys()!=phases.keys() or (ema is None)!=(state['ema'] is None): raise ValueError(f"phases {', '.join(state['phases'])}, {'no' if state['ema'] is None else 'with'} averaged weights")
+        if state['phases'].keys()!=phases.keys() or (ema is None)!=(state['ema'] is None):
+            average = 'no' if state['ema'] is None else 'with'
+            raise ValueError(f"phases {', '.join(state['phases'])}, {average} averaged weights")
         for k,p in phases.items():
             p.module.load_state_dict(state['phases'][k]['module'])
             p.optimizer.load_state_dict(state['phases'][k]['optimizer'])
         if ema is not None: ema.load_state_dict(state['ema'])
-    except (RuntimeError, ValueError) as e: raise ValueError(f"{path} was written by other modules than this run's ({' '.join(str(e).split())[:200]}); {anew}.") from None
+    except (RuntimeError, ValueError) as e:
+        why = ' '.join(str(e).split())[:200]
+        raise ValueError(f"{path} was written by other modules than this run's ({why}); {anew}.") from None
     if len(rng)==world: _set_rng(rng[rank])
     else:
         seed_everything(torch.initial_seed()+state['step'])
-        warnings.warn(f'{len(rng)} processes wrote {path} and {world} continue it: weights, moments and data go on from step {state["step"]}, but random draws are not those of an uninterrupted run.')
+        warnings.warn(f'{len(rng)} processes wrote {path} and {world} continue it: weights, moments and data go on from '
+                      f'step {state["step"]}, but random draws are not those of an uninterrupted run.')
     return state['step'],state['seconds'],state['curves'],state.get('precision')
 
 # %% ../nbs/08_training.ipynb #ff5c2fd7
@@ -171,7 +181,8 @@ class Curves:
         rows:list=[],       # points so far
         sums:dict={},       # name -> [sum, count] since the last point
         mean:Callable=lambda v: v): # averages a vector over processes
-        self.path,self.rows,self.sums,self.mean = Path(path),list(rows),{k:list(v) for k,v in sums.items()},mean
+        self.path,self.mean = Path(path),mean
+        self.rows,self.sums = list(rows),{k:list(v) for k,v in sums.items()}
         self.new,self.drawn = [],time.time()
 
     def add(self, **values): # numbers of one step, or tensors () that nobody waits for yet
@@ -181,7 +192,8 @@ class Curves:
         if not self.new: return
         names,values = zip(*self.new)
         device = next((v.device for v in values if torch.is_tensor(v)), 'cpu')
-        for k,v in zip(names, self.mean(torch.stack([torch.as_tensor(v, dtype=torch.float32, device=device).detach() for v in values])).tolist()):
+        values = torch.stack([torch.as_tensor(v, dtype=torch.float32, device=device).detach() for v in values])
+        for k,v in zip(names, self.mean(values).tolist()):
             s,n = self.sums.get(k, (0., 0))
             self.sums[k] = [s+v,n+1]
         self.new = []
@@ -195,36 +207,34 @@ class Curves:
         keys = list(dict.fromkeys(k for r in self.rows for k in r))
         def write(p):
             with p.open('w', newline='') as f:
-                w = csv.DictWriter(f, keys); w.writeheader(); w.writerows(self.rows)
+                w = csv.DictWriter(f, keys)
+                w.writeheader()
+                w.writerows(self.rows)
         atomic(self.path, write)
         if self.rows and time.time()-self.drawn>=pause:
-            save_png(self.path.with_suffix('.png'), plot_curves({self.path.parent.name:self.path}, [k for k in keys if k!='step']))
+            figure = plot_curves({self.path.parent.name:self.path}, [k for k in keys if k!='step'])
+            save_png(self.path.with_suffix('.png'), figure)
             self.drawn = time.time()
 
-# %% ../nbs/08_training.ipynb #8a6bc67c
+# %% ../nbs/08_training.ipynb #2032752f
 def loader(
     batches,         # batches[step] -> batch
     start:int,       # first step
     stop:int,        # one past the last
     workers:int=0,   # processes that prepare batches; 0: this one
 )->Iterator:
-    "Batches `start` to `stop-1`. A batch depends on its step alone, so any number of workers gives the same ones. Draws nothing from torch's own random numbers."
+    "Batches `start` to `stop-1`, the same ones with any number of workers; torch's own random numbers are left alone."
     for k,v in dict(start=start, stop=stop, workers=workers).items(): check_count(k, v, 0)
     if not workers: return (batches[s] for s in range(start, stop))
-    return iter(torch.utils.data.DataLoader(_Steps(batches), batch_size=None, sampler=range(start, stop), num_workers=workers, generator=torch.Generator()))
+    return iter(torch.utils.data.DataLoader(_Steps(batches), batch_size=None, sampler=range(start, stop),
+                                            num_workers=workers, generator=torch.Generator()))
 
 class _Steps(torch.utils.data.Dataset):
     def __init__(self, batches): self.batches = batches
     def __getitem__(self, s): return self.batches[s]
 
-def _look(look, step, phases): # and leave no trace
-    modes,rng = [(m, m.training) for p in phases.values() for m in p.module.modules()],_rng()
-    with torch.no_grad(): look(step)
-    for m,mode in modes: m.training = mode
-    _set_rng(rng)
-
 # %% ../nbs/08_training.ipynb #2239146e
-def _step(p, call, batch, step, precision, clip, acc): # -> numbers to log; FloatingPointError if loss or gradient is not finite
+def _step(p, call, batch, step, precision, clip, acc): # -> numbers to log; FloatingPointError unless loss and gradient are finite
     p.set_lr(step)
     p.optimizer.zero_grad(set_to_none=True)
     with autocast(precision, acc.device): loss,logs = call(batch, step)
@@ -233,11 +243,103 @@ def _step(p, call, batch, step, precision, clip, acc): # -> numbers to log; Floa
     finite = acc.reduce(torch.stack([loss.detach().isfinite(), norm.isfinite()]).float(), 'mean')
     if not finite.min()==1:
         here = f'The loss is {float(loss.detach()):.4g}'
-        raise FloatingPointError(here if not loss.isfinite() else f'{here} but not finite on another process' if finite[0]<1 else f'{here} but its gradient is not finite')
+        if not loss.isfinite(): raise FloatingPointError(here)
+        raise FloatingPointError(f'{here} but ' + ('not finite on another process' if finite[0]<1 else 'its gradient is not finite'))
     p.optimizer.step()
     return dict(loss=loss.detach(), grad_norm=norm) | logs
 
-# %% ../nbs/08_training.ipynb #d8282469
+# %% ../nbs/08_training.ipynb #6ccbb955
+@contextmanager
+def _keeping(batch, folder, phase, step, saved, acc):
+    "What goes wrong inside leaves its batch in the run's folder, and says where."
+    from accelerate.utils import send_to_device
+    try: yield
+    except Exception as e:
+        why = str(e)
+        bad = folder/('bad_batch.pt' if acc.num_processes==1 else f'bad_batch-{acc.process_index}.pt')
+        state = dict(step=step, phase=phase, error=why, batch=list(send_to_device(batch, 'cpu')))
+        atomic(bad, lambda f: torch.save(state, f))
+        where = (f'in phase {phase} at step {step}; its batch is in {bad.name} of the run folder, '
+                 f'the last checkpoint is of step {saved}')
+        e.add_note(where)
+        if not isinstance(e, FloatingPointError): raise
+        raise FloatingPointError(
+            f'{why}, {where}. The same settings end here again: lower lr, set clip, or take precision fp32.') from None
+
+# %% ../nbs/08_training.ipynb #aa403ac6
+class Progress:
+    "How far a run is, and how fast: a bar, or a line a minute, and progress.json in the run's folder."
+    def __init__(self,
+        folder:Path,    # the run's folder
+        start:int,      # first step of this process's life
+        until:int,      # one past its last
+        steps:int,      # of the whole run
+        main:bool=True, # the first process alone tells
+    ):
+        self.folder,self.start,self.until,self.steps,self.main = folder,start,until,steps,main
+        self.began,self.told,self.seen,self.bar = time.time(),0.,0,None
+        self.watched = sys.stdout.isatty() or 'ipykernel' in sys.modules # no bar in a log file
+
+    @property
+    def seconds(self): return time.time()-self.began
+    @property
+    def images_per_s(self): return round(self.seen/max(1e-9, self.seconds), 1)
+
+    def tell(self,
+        done:int,    # steps done
+        images:int,  # that the last one took, of all processes
+        loss:Tensor, # () of the first phase
+    ):
+        "Count a step, and tell at most every two seconds."
+        self.seen += images
+        last,spent = done==self.until,self.seconds
+        if not self.main or not (time.time()-self.told>2 or last): return
+        left = round((self.steps-done)*spent/(done-self.start))
+        now = dict(step=done, steps=self.steps, loss=float(loss), images_per_s=self.images_per_s, eta=left)
+        line = f"loss {now['loss']:.4f}, {self.images_per_s:.0f} images/s"
+        if self.watched and (self.bar or spent>5 and not last): self.draw(done-self.start, line)
+        elif self.told and spent//60>(self.told-self.began)//60:
+            print(f'step {done} of {self.steps}, {line}, {left} s left', flush=True)
+        save_json(self.folder/'progress.json', now)
+        self.told = time.time()
+
+    def draw(self, n, line):
+        from fastprogress.fastprogress import progress_bar
+        if not self.bar:
+            self.bar = progress_bar(range(self.until-self.start), leave=False)
+            self.bar.update(0)
+            self.bar.start_t = self.began
+        self.bar.comment = line
+        self.bar.update(n)
+
+# %% ../nbs/08_training.ipynb #3a8be6b8
+def _resume(path, phases, run_id, avg, precision, acc): # -> steps done, seconds, points of the curves, arithmetic
+    from accelerate.utils import gather_object
+    main = acc.is_main_process
+    start,before,points,began_in = load_checkpoint(path, phases, run_id, avg, acc.process_index, acc.num_processes)
+    if began_in and began_in!=precision:
+        if main: print(f'This run began in {began_in} and goes on in it; here it would begin in {precision}.', flush=True)
+        precision = began_in
+    if len(set(gather_object([start])))>1: raise ValueError(
+        f'The processes do not see the same {path}; the run folder has to be on storage that all of them share.')
+    if main:
+        for f in path.parent.glob(f'.{path.name}.*'): f.unlink() # what a killed write left
+        if not start and path.exists():
+            written = time.strftime('%Y%m%d-%H%M%S', time.localtime(path.stat().st_mtime))
+            aside = path.rename(path.with_stem(f'{path.stem}-{written}'))
+            warnings.warn(f'The checkpoint in {path.parent} belongs to a run with other parameters or images; '
+                          f'it is {aside.name} now and this run starts anew.')
+    return start,before,points,precision
+
+# %% ../nbs/08_training.ipynb #31efff3d
+def _look(look, step, phases): # and leave no trace
+    modes = [(m, m.training) for p in phases.values() for m in p.module.modules()]
+    rng = _rng()
+    with torch.no_grad(): look(step)
+    for m,mode in modes: m.training = mode
+    _set_rng(rng)
+
+# %% ../nbs/08_training.ipynb #43ccdc2e
 def fit(
     phases:dict[str,Phase],   # in the order in which they act
     batches,                  # batches[step] -> batch of this process, a pure function of the step
@@ -254,83 +356,84 @@ def fit(
     look:Callable[[int],None]|None=None, # called with the steps done, e.g. to draw a grid; on the first process alone
     look_every:int|None=None, # steps from look to look; None: as save_every
     stop_after:int|None=None, # stop early after this many steps, as a killed run would
-)->dict: # steps, seconds, images_per_s, resumed_at, precision (bf16 or fp32), ema (averaged copy of the first phase's module, or None)
-    "Train until `steps`, on one process or many, continuing from the folder's checkpoint if it belongs to this run. Raises ValueError for settings that do not fit, FloatingPointError when a loss or gradient is not finite."
-    from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs,gather_object,send_to_device
-    from fastprogress.fastprogress import progress_bar
+)->dict: # steps, seconds, images_per_s, resumed_at, precision (bf16 or fp32), ema (averaged copy of the first module, or None)
+    """Train until `steps`, on one process or many, continuing from the folder's checkpoint if it belongs to this run.
+    Raises ValueError for settings that do not fit, FloatingPointError when a loss or gradient is not finite."""
+    from accelerate.utils import gather_object,send_to_device
+    _check_fit(steps, seed, workers, clip, ema, dict(log_every=log_every, save_every=save_every, look_every=look_every,
+                                                     stop_after=stop_after))
+    log_every,save_every = log_every or max(20, steps//2000),save_every or max(200, steps//100)
+    look_every,until = look_every or save_every,min(steps, stop_after or steps)
+    acc,folder = _accelerator(),Path(folder)
+    seed_everything(seed, acc.process_index)
+    folder.mkdir(parents=True, exist_ok=True)
+    calls,first = _prepared(phases, acc),next(iter(phases.values()))
+    avg = averaged(first.module, ema) if ema else None
+    checkpoint = folder/'checkpoint.pt'
+    precision = arithmetic(precision, acc.device)
+    start,before,points,precision = _resume(checkpoint, phases, run_id, avg, precision, acc)
+    curves = Curves(folder/'curves.csv', mean=lambda v: acc.reduce(v, 'mean'), **points)
+    progress,saved = Progress(folder, start, until, steps, acc.is_main_process),start
+
+    def save(done):
+        curves.gather()
+        states = gather_object([_rng()])
+        if not acc.is_main_process: return
+        seconds,points = before+progress.seconds,dict(rows=curves.rows, sums=curves.sums)
+        save_checkpoint(checkpoint, phases, done, run_id, avg, seconds, points, states, precision)
+        curves.save(pause=3 if done==until else 30)
+
+    for step,batch in enumerate(loader(batches, start, until, workers), start):
+        images = _count(batch, batches, acc.num_processes)
+        batch,loss = send_to_device(batch, acc.device),None
+        for name,phase in phases.items():
+            if step<phase.start: continue
+            with _keeping(batch, folder, name, step, saved, acc):
+                logs = _step(phase, calls[name], batch, step, precision, clip, acc)
+            loss = logs['loss'] if loss is None else loss
+            curves.add(**{name if k=='loss' else f'{name}_{k}':v for k,v in logs.items()})
+        if avg: avg.update_parameters(first.module)
+        done = step+1
+        last = done==until
+        progress.tell(done, images, loss)
+        if done%log_every==0 or done==steps: curves.point(done, lr=first.lr(step), images_per_s=progress.images_per_s)
+        if done%save_every==0 or last:
+            save(done)
+            saved = done
+        if look and acc.is_main_process and (done%look_every==0 or last): _look(look, done, phases)
+
+    acc.wait_for_everyone() # what the first process wrote is there for all
+    for m in [p.module for p in phases.values()]+([avg.module] if avg else []): m.eval()
+    return dict(steps=until, seconds=round(before+progress.seconds, 1), images_per_s=progress.images_per_s,
+                resumed_at=start, precision=precision, ema=avg and avg.module)
+
+# %% ../nbs/08_training.ipynb #66bcb5d5
+def _check_fit(steps, seed, workers, clip, ema, counts):
     check_count('steps', steps)
     check_seed(seed)
     check_count('workers', workers, 0)
     if clip is not None: check_range('clip', clip, 0)
     if ema is not None: check_range('ema', ema, 0, 1, open_high=True)
-    for k,v in dict(log_every=log_every, save_every=save_every, look_every=look_every, stop_after=stop_after).items():
+    for k,v in counts.items():
         if v is not None: check_count(k, v, 0)
-    log_every,save_every = log_every or max(20, steps//2000),save_every or max(200, steps//100)
-    look_every,until = look_every or save_every,min(steps, stop_after or steps)
-    acc = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision='no', kwargs_handlers=[DistributedDataParallelKwargs()])
-    rank,world,main,folder = acc.process_index,acc.num_processes,acc.is_main_process,Path(folder)
-    precision = arithmetic(precision, acc.device)
-    seed_everything(seed, rank)
-    folder.mkdir(parents=True, exist_ok=True)
-    calls,first = {},next(iter(phases.values()))
-    for k,p in phases.items():
+
+def _accelerator():
+    from accelerate import Accelerator
+    from accelerate.utils import DistributedDataParallelKwargs
+    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision='no',
+                       kwargs_handlers=[DistributedDataParallelKwargs()])
+
+def _prepared(phases, acc): # -> name -> the module, as all processes call it; they have the first one's weights from here on
+    calls = {}
+    for name,p in phases.items():
         p.module.to(acc.device).train()
         acc.ddp_handler.find_unused_parameters = getattr(p.module, 'find_unused', False)
-        calls[k] = acc.prepare(p.module) # all processes have the first one's weights from here on
-    avg = averaged(first.module, ema) if ema else None
-    ckpt = folder/'checkpoint.pt'
-    start,before,points,began_in = load_checkpoint(ckpt, phases, run_id, avg, rank, world)
-    if began_in and began_in!=precision:
-        if main: print(f'This run began in {began_in} and goes on in it; here it would begin in {precision}.', flush=True)
-        precision = began_in
-    if len(set(gather_object([start])))>1: raise ValueError(f'The processes do not see the same {ckpt}; the run folder has to be on storage that all of them share.')
-    if main:
-        for f in folder.glob('.checkpoint.pt.*'): f.unlink() # what a killed write left
-        if not start and ckpt.exists():
-            aside = ckpt.rename(ckpt.with_stem(time.strftime('checkpoint-%Y%m%d-%H%M%S', time.localtime(ckpt.stat().st_mtime))))
-            warnings.warn(f'The checkpoint in {folder} belongs to a run with other parameters or images; it is {aside.name} now and this run starts anew.')
-    curves,began,seen,ticked,saved = Curves(folder/'curves.csv', mean=lambda v: acc.reduce(v, 'mean'), **points),time.time(),0,0.,start
-    watched,bar = sys.stdout.isatty() or 'ipykernel' in sys.modules,None # no bar in a log file, but a line a minute
-    for step,batch in enumerate(loader(batches, start, until, workers), start):
-        n = len(batch[0])*world
-        if n!=getattr(batches, 'batch_size', n): raise ValueError(f'{world} processes got {n} images together but the batch size is {batches.batch_size}: give Batches this process\'s rank and world.')
-        batch,losses = send_to_device(batch, acc.device),{}
-        for k,p in phases.items():
-            if step<p.start: continue
-            try: logs = _step(p, calls[k], batch, step, precision, clip, acc)
-            except Exception as e:
-                why,bad = str(e), folder/('bad_batch.pt' if world==1 else f'bad_batch-{rank}.pt')
-                atomic(bad, lambda f: torch.save(dict(step=step, phase=k, error=why, batch=list(send_to_device(batch, 'cpu'))), f))
-                where = f'in phase {k} at step {step}; its batch is in {bad.name} of the run folder, the last checkpoint is of step {saved}'
-                e.add_note(where)
-                if not isinstance(e, FloatingPointError): raise
-                raise FloatingPointError(f'{e}, {where}. The same settings end here again: lower lr, set clip, or take precision fp32.') from None
-            losses[k] = logs['loss']
-            curves.add(**{k if name=='loss' else f'{k}_{name}':v for name,v in logs.items()})
-        if avg is not None: avg.update_parameters(first.module)
-        done,last = step+1,step+1==until
-        seen += n
-        speed = seen/(time.time()-began)
-        if done%log_every==0 or done==steps: curves.point(done, lr=first.lr(step), images_per_s=round(speed, 1))
-        if main and (time.time()-ticked>2 or last):
-            spent = time.time()-began
-            now = dict(step=done, steps=steps, loss=float(next(iter(losses.values()))), images_per_s=round(speed, 1), eta=round((steps-done)*spent/(done-start)))
-            line = f"loss {now['loss']:.4f}, {speed:.0f} images/s"
-            if watched and (bar or 5<spent and not last):
-                if not bar: bar = progress_bar(range(until-start), leave=False); bar.update(0); bar.start_t = began
-                bar.comment = line
-                bar.update(done-start)
-            elif ticked and spent//60>(ticked-began)//60: print(f"step {done} of {steps}, {line}, {now['eta']} s left", flush=True)
-            save_json(folder/'progress.json', now)
-            ticked = time.time()
-        if done%save_every==0 or last:
-            curves.gather()
-            states,saved = gather_object([_rng()]),done
-            if main:
-                save_checkpoint(ckpt, phases, done, run_id, avg, before+time.time()-began, dict(rows=curves.rows, sums=curves.sums), states, precision)
-                curves.save(pause=3 if last else 30)
-        if look and main and (done%look_every==0 or last): _look(look, done, phases)
-    acc.wait_for_everyone() # what the first process wrote is there for all
-    for m in [p.module for p in phases.values()]+([avg.module] if avg else []): m.eval()
-    return dict(steps=until, seconds=round(before+time.time()-began, 1), images_per_s=round(seen/max(1e-9, time.time()-began), 1), resumed_at=start, precision=precision, ema=avg and avg.module)
+        calls[name] = acc.prepare(p.module)
+    return calls
+
+def _count(batch, batches, world): # -> images of all processes
+    n = len(batch[0])*world
+    if n!=getattr(batches, 'batch_size', n): raise ValueError(
+        f"{world} processes got {n} images together but the batch size is {batches.batch_size}: "
+        "give Batches this process's rank and world.")
+    return n
