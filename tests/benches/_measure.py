@@ -25,7 +25,7 @@ def peak_extra(fn):
 
 def peak_in_child(bench, work, side):
     "peak_extra of one side of one work, in a fresh process where nothing has grown yet."
-    script = Path(__file__).parent.parent/'bench'
+    script = Path(__file__).parents[2]/'scripts'/'bench'
     out = subprocess.run([sys.executable, str(script), bench, '--peak', work, side], capture_output=True, text=True, env={**os.environ, 'VIRTUAL_ENV':sys.prefix})
     if out.returncode: raise RuntimeError(out.stderr.strip().splitlines()[-1])
     return float(out.stdout.strip().splitlines()[-1])
