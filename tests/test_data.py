@@ -1,15 +1,15 @@
 "Data: every batch from its step, every file used rightly or refused aloud."
-import json, os, shutil, subprocess, sys
+import shutil, subprocess, sys
 from pathlib import Path
 
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
-from PIL import Image, ImageCms
+from PIL import Image
 from torchvision.transforms import v2
 
 import iutok.data as data
 from iutok.data import *
-from iutok.data import MemorySet, FolderSet
+from iutok.data import MemorySet
 from iutok.pixels import *
 
 def same(a, b): return all(torch.equal(p, q) for p, q in zip(a, b))
@@ -56,7 +56,6 @@ def test_full_set_without_debian_or_network(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="dataset-fashion-mnist.*no route to host.*data='fashion'"): load_images('fashion_mnist_full')
 
 def test_full_set_through_torchvision(monkeypatch, tmp_path):
-    import gzip
     raw = tmp_path/'FashionMNIST'/'raw'; raw.mkdir(parents=True)
     x, y = np.arange(2*784, dtype=np.int64).astype(np.uint8).reshape(2, 28, 28), np.array([3, 1], np.uint8)
     for kind, a in (('images-idx3', x), ('labels-idx1', y)):

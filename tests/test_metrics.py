@@ -1,5 +1,5 @@
 "Metrics: closed forms, torch-fidelity's own command, scipy and scikit-image as judges."
-import json, math, socket, urllib.error
+import math, urllib.error
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,13 +7,11 @@ import numpy as np, pytest, scipy.linalg, torch, torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
 import iutok.metrics.features as features
-from iutok.core import fingerprint
-from iutok.data import asset, load_images, sequential
+from iutok.data import asset, load_images
 from iutok.metrics.features import *
 from iutok.metrics.pixels import *
 from iutok.metrics.probe import *
 from iutok.metrics.scores import *
-from iutok.metrics.scores import differ
 
 @pytest.fixture(scope='module')
 def test(): return load_images(split='test')

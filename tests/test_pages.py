@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest, torch
 from PIL import Image
 from clone import script
-from iutok.analysis import check_frozen, runs_frame, show_table, table1
+from iutok.analysis import runs_frame, show_table, table1
 from iutok.core import load_json, save_json
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,6 @@ import iutok.precision as precision
 from iutok.core import Run
 from iutok.precision import arithmetic, autocast, cpu_kind
 from iutok.teachers import load_teacher
-from iutok.training import fit
 from test_resume import ends, rows, same, train
 
 ROOT = Path(__file__).parents[1]

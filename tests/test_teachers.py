@@ -1,8 +1,7 @@
 "Teachers against the networks they are made of: same features, right cells, and one sentence for everything that is wrong."
 import json
 from dataclasses import replace
-from pathlib import Path
-import numpy as np, pytest, torch
+import pytest, torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn

@@ -1,9 +1,8 @@
 "The loop: clipping, averages, curves, what it does with numbers that are not finite and with checkpoints that do not fit."
-import csv,warnings
+import csv
 import pytest,torch
 import torch.nn.functional as F
 from torch import nn
-from iutok.core import seed_everything
 from iutok.training import Curves,Phase,averaged,constant,fit,load_checkpoint,save_checkpoint
 
 class Line(nn.Module): # dropout draws random numbers

@@ -6,10 +6,9 @@ import pytest,torch,torch.nn.functional as F
 import iutok.quantizers.ema as ema
 from iutok.core import load_json,resolve,seed_everything
 from iutok.data import Batch,Batches,load_images
-from iutok.distillation import Distil,distil_phase,feature_loss,vqkd_tokenizer
+from iutok.distillation import Distil,distil_phase,vqkd_tokenizer
 from iutok.pixels import to_float
 from iutok.recipes import RECIPES,student_tokenizer
-from iutok.tokenizers import Tokenizer
 from iutok.training import fit
 
 ROOT = Path(__file__).parents[1]
