@@ -1,7 +1,9 @@
 #!/usr/bin/env python
-"""Build iutok/assets/fashion.npz.xz from Debian's dataset-fashion-mnist: the first 2,000 training and 500 test images of every class.
+"""Build iutok/assets/fashion.npz.xz from Debian's dataset-fashion-mnist: the first 2,000 training and 500 test images
+of every class.
 
-The classes take turns (image i is of class i % 10), so that any prefix is balanced. The file is the same, byte for byte, on every run.
+The classes take turns (image i is of class i % 10), so that any prefix is balanced. The file is the same, byte for
+byte, on every run.
 Usage: scripts/make_fashion.py [FOLDER_WITH_THE_FOUR_IDX_GZ_FILES]
 """
 import gzip, io, lzma, sys

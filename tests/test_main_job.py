@@ -1,7 +1,8 @@
-"The main job at smoke size, in a copy of the clone: from nothing to the table, then again, then with one parameter changed."
-import csv,importlib.util,json,os,re,shutil,signal,subprocess,sys,time
+"The main job at smoke size, in a copy of the clone: from nothing to the table, again, with another parameter."
+import csv,json,os,re,shutil,signal,subprocess,sys,time
 from pathlib import Path
 import pytest
+from clone import script
 
 ROOT = Path(__file__).parents[1]
 PLACE = 'it\'s a "clone" & más {x} $HOME' # what people's folders are called, and worse
@@ -10,22 +11,25 @@ PLACE = 'it\'s a "clone" & más {x} $HOME' # what people's folders are called, a
 def clone(tmp_path_factory): # what a user has after git clone, without the history
     d = tmp_path_factory.mktemp('clones')/PLACE
     d.mkdir()
-    for n in ('iutok','nbs','scripts','settings.ini','README.md'):
-        (shutil.copytree if (ROOT/n).is_dir() else shutil.copy)(ROOT/n, d/n)
+    for n in ('iutok', 'nbs', 'scripts', 'settings.ini', 'README.md'):
+        copy = shutil.copytree if (ROOT/n).is_dir() else shutil.copy
+        copy(ROOT/n, d/n)
     return d
 
+def env_of(clone): return os.environ | dict(PYTHONPATH=str(clone), COLUMNS='150')
+
 def call(clone, *args, check=True):
-    env = os.environ | dict(PYTHONPATH=str(clone), COLUMNS='150')
-    r = subprocess.run([sys.executable, *args], cwd=clone, env=env, capture_output=True, text=True)
+    r = subprocess.run([sys.executable, *args], cwd=clone, env=env_of(clone), capture_output=True, text=True)
     if check: assert r.returncode==0, r.stdout[-3000:]+r.stderr[-3000:]
     return r
 
-def reproduce(clone, *args, **kw): return call(clone, 'scripts/reproduce.py', '--profile', 'smoke', *args, **kw)
+SMOKE = ['scripts/reproduce', '--profile', 'smoke']
+
+def reproduce(clone, *args, **kw): return call(clone, *SMOKE, *args, **kw)
 
 @pytest.fixture(scope='module')
 def done(clone): # killed when its first runs are finished and booked, called again
-    env = os.environ | dict(PYTHONPATH=str(clone))
-    p = subprocess.Popen([sys.executable, 'scripts/reproduce.py', '--profile', 'smoke'], cwd=clone, env=env, stdout=subprocess.DEVNULL)
+    p = subprocess.Popen([sys.executable, *SMOKE], cwd=clone, env=env_of(clone), stdout=subprocess.DEVNULL)
     deadline = time.time()+1200 # busy machines
     log = clone/'runs'/'smoke'/'workflow.log'
     while not (log.exists() and re.search(r'^([2-9]|\d\d+) of \d+ steps', log.read_text(), re.M)):
@@ -41,27 +45,35 @@ def done(clone): # killed when its first runs are finished and booked, called ag
     assert len(early)<len(now) and all(now[k]==t for k,t in early.items()), 'a finished run was made again'
     return out
 
-def records(clone): return {p.parent.name:json.loads(p.read_text()) for p in (clone/'runs'/'smoke').glob('*/record.json')}
+def records(clone):
+    return {p.parent.name:json.loads(p.read_text()) for p in (clone/'runs'/'smoke').glob('*/record.json')}
+
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(1, flush=True)
+time.sleep(100)"""
 
 def test_a_workflow_that_will_not_stop_is_killed():
-    spec = importlib.util.spec_from_file_location('workflow_of_main_job', Path(__file__).parents[1]/'scripts'/'reproduce.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    deaf = subprocess.Popen([sys.executable, '-c', 'import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(100)'], stdout=subprocess.PIPE, start_new_session=True)
+    deaf = subprocess.Popen([sys.executable, '-c', DEAF], stdout=subprocess.PIPE, start_new_session=True)
     deaf.stdout.read(2)
-    module.end(deaf, .3)
+    script('reproduce').end(deaf, .3)
     assert deaf.returncode==-signal.SIGKILL
 
+WORDS = ['VQGAN', 'CVQ-VAE', 'FSQ', 'VQ-KD', 'Cluster', 'usage', 'AR, small', 'AR, large', 'PPL ↓', 'gFD-fashion ↓',
+         'consistency ↑', 'probe, grid', 'PSNR']
+
 def test_prints_the_table_and_names_the_report(clone, done):
-    for word in ('VQGAN','CVQ-VAE','FSQ','VQ-KD','Cluster','usage','AR, small','AR, large','PPL ↓','gFD-fashion ↓','consistency ↑','probe, grid','PSNR'): assert word in done, word
+    for word in WORDS: assert word in done, word
     page = (clone/'runs'/'smoke'/'report.html').read_text()
     assert page.count('data:image/png') >= 16 and 'http' not in re.sub('xmlns="[^"]*"', '', page)
 
 def test_five_rows_and_no_empty_cell(clone, done):
     rows = list(csv.DictReader((clone/'runs'/'smoke'/'table1_tokenizers.csv').open()))
-    assert [r['tokenizer'] for r in rows]==['VQGAN','CVQ-VAE','FSQ','VQ-KD (effnet)','Cluster (effnet)']
-    alone = {f'{k}_large_spread' for k in ('ppl','gfd','isc','class_consistency')} & rows[0].keys() # the large network has one seed
-    assert all(v!='' for r in rows for k,v in r.items()) and not alone
+    assert [r['tokenizer'] for r in rows]==['VQGAN', 'CVQ-VAE', 'FSQ', 'VQ-KD (effnet)', 'Cluster (effnet)']
+    assert all(v!='' for r in rows for v in r.values())
+    spreads = {f'{k}_large_spread' for k in ('ppl', 'gfd', 'isc', 'class_consistency')}
+    assert not spreads & rows[0].keys() # the large network has one seed
     assert all((r['seeds'], r['seeds_small'], r['seeds_large'])==('1', '1', '1') for r in rows)
 
 def test_records_say_what_they_were(clone, done):
@@ -77,7 +89,6 @@ def test_records_say_what_they_were(clone, done):
 
 def test_a_second_call_runs_nothing(clone, done):
     before = {k:r['finished'] for k,r in records(clone).items()}
-    began = time.time()
     out = reproduce(clone).stdout
     assert {k:r['finished'] for k,r in records(clone).items()}==before
     assert 'Cluster' in out and 'Nothing to be done' in (clone/'runs'/'smoke'/'workflow.log').read_text()
@@ -86,9 +97,8 @@ def planned(clone, profile='smoke', overrides={}, **choice): # folders of the ru
     config = clone/'planned.json'
     config.write_text(json.dumps(dict(profile=profile, overrides=overrides) | choice))
     (clone/'runs'/profile).mkdir(parents=True, exist_ok=True)
-    r = subprocess.run([sys.executable, '-m', 'snakemake', '-s', str(clone/'scripts'/'Snakefile'), '--directory', str(clone/'runs'/profile), '--cores', '1', '--dry-run',
-                        '--rerun-triggers', 'mtime', 'params', 'input', '--configfile', str(config)], cwd=clone, env=os.environ | dict(PYTHONPATH=str(clone)), capture_output=True, text=True)
-    assert r.returncode==0, r.stdout[-2000:]+r.stderr[-2000:]
+    r = call(clone, '-m', 'snakemake', '-s', str(clone/'scripts'/'Snakefile'), '--directory', str(clone/'runs'/profile),
+             '--cores', '1', '--dry-run', '--rerun-triggers', 'mtime', 'params', 'input', '--configfile', str(config))
     return set(re.findall(r'output: (\S+)/record.json', r.stdout+r.stderr))
 
 def test_a_changed_parameter_reruns_what_depends_on_it(clone, done):
@@ -96,16 +106,30 @@ def test_a_changed_parameter_reruns_what_depends_on_it(clone, done):
     fsq = {'fsq-s0', 'fsq-s0-ar-small-s0', 'fsq-s0-ar-large-s0', 'fsq-s0-scores', 'table1_tokenizers'}
     assert planned(clone, overrides=dict(train_fsq=dict(steps=21)))==fsq
     rows = ('vqgan-s0', 'cvqvae-s0', 'fsq-s0', 'vqkd-effnet-s0-decoder', 'cluster-effnet-s0-decoder')
-    assert planned(clone, overrides=dict(evaluate=dict(temperature=.9)))=={f'{n}-scores' for n in rows} | {'table1_tokenizers'}
+    scored = {f'{n}-scores' for n in rows}
+    assert planned(clone, overrides=dict(evaluate=dict(temperature=.9)))==scored | {'table1_tokenizers'}
 
-def test_every_profile_has_its_rows(clone):
+def scored_in(runs): return {n.removesuffix('-scores') for n in runs if n.endswith('-scores')}
+
+def test_the_mini_table_has_its_rows(clone):
     mini = planned(clone, 'mini')
-    rows = {n.removesuffix('-scores') for n in mini if n.endswith('-scores')}
-    assert rows=={f'{t}-s{s}' for t in ('vqgan','cvqvae','fsq') for s in (0, 1)} | {f'{k}-{t}-s{s}-decoder' for k in ('vqkd','cluster') for t in ('effnet','clip','vit','dino','mae') for s in (0, 1)}
-    assert {n for n in mini if '-ar-' in n}=={f'{r}-ar-{z}' for r in rows for z in (('small-s0','large-s0') if '-s0' in r else ('small-s1',))}
+    teachers = ('effnet', 'clip', 'vit', 'dino', 'mae')
+    tokenizers = ['vqgan', 'cvqvae', 'fsq'] + [f'{kind}-{t}' for kind in ('vqkd', 'cluster') for t in teachers]
+    rows = {f'{t}-s{s}' + ('-decoder' if '-' in t else '') for t in tokenizers for s in (0, 1)}
+    assert scored_in(mini)==rows
+    small = {f'{r}-ar-small-s{s}' for r in rows for s in (0, 1) if f'-s{s}' in r}
+    large = {f'{r}-ar-large-s0' for r in rows if '-s0' in r}
+    assert {n for n in mini if '-ar-' in n}==small | large
+
+def test_the_papers_table_has_its_rows(clone):
     paper = planned(clone, 'paper', data_root='IMAGENET')
-    assert {n for n in paper if n.startswith('vqkd') and n.endswith('-scores')}=={f'vqkd-{t}-s3407-decoder-scores' for t in ('clip','vit','dino','mae')} and 'vqgan-s3407-ar-llama_medium-s3407' in paper
-    assert planned(clone, 'mini', teachers=['clip_large'], seeds=[5])>{'vqkd-clip_large-s5-decoder-ar-large-s5','cluster-clip_large-s5-decoder-scores','vqgan-s5'}
+    taught = {f'vqkd-{t}-s3407-decoder' for t in ('clip', 'vit', 'dino', 'mae')}
+    assert {n for n in scored_in(paper) if n.startswith('vqkd')}==taught
+    assert 'vqgan-s3407-ar-llama_medium-s3407' in paper
+
+def test_teachers_and_seeds_can_be_chosen(clone):
+    chosen = planned(clone, 'mini', teachers=['clip_large'], seeds=[5])
+    assert chosen>{'vqkd-clip_large-s5-decoder-ar-large-s5', 'cluster-clip_large-s5-decoder-scores', 'vqgan-s5'}
 
 def test_a_value_changed_in_the_recipes_reruns_what_depends_on_it(clone, done):
     settings = clone/'iutok'/'settings.py'
@@ -119,61 +143,75 @@ def test_a_value_changed_in_the_recipes_reruns_what_depends_on_it(clone, done):
 
 def test_rows_that_differ_in_more_than_the_tokenizer_are_refused(clone, done):
     from iutok.analysis import table1
-    rows = [records(clone)[f'{n}-scores'] for n in ('vqgan-s0','fsq-s0')]
+    rows = [records(clone)[f'{n}-scores'] for n in ('vqgan-s0', 'fsq-s0')]
     rows[1]['frozen']['small-s0']['budget']['steps'] = 99 # both of seed 0
     with pytest.raises(ValueError, match='cannot stand in one table: small-s0.budget.steps is 20 and 99'): table1(rows)
 
 @pytest.mark.parametrize('words,message', [
-    (['train_vqgan', 'n_code=3'], "no parameter 'n_code'; did you mean 'n_codes'"), (['train_vqgan', 'n_codes=many'], "n_codes must be int (K, codebook size), got 'many'"),
-    (['train_vqgan', 'profile=tiny'], 'profile must be one of smoke, quick, mini, paper'), (['train_gan'], "no runner notebook 'train_gan'"), (['train_vqgan', 'recipe=vqgan-819'], "no recipe 'vqgan-819'; did you mean vqgan-8192"),
-    (['train_vqgan', 'recipe=fsq-8000'], "'fsq-8000' is for train_fsq"), (['train_vqgan', 'name={sead}'], 'no format string'), (['train_vqgan', 'seed'], 'not of the form name=value')])
+    (['train_gan'], "no runner notebook 'train_gan'"),
+    (['train_vqgan', 'n_code=3'], "no parameter 'n_code'; did you mean 'n_codes'"),
+    (['train_vqgan', 'n_codes=many'], "n_codes must be int (K, codebook size), got 'many'"),
+    (['train_vqgan', 'profile=tiny'], 'profile must be one of smoke, quick, mini, paper'),
+    (['train_vqgan', 'recipe=vqgan-819'], "no recipe 'vqgan-819'; did you mean vqgan-8192"),
+    (['train_vqgan', 'recipe=fsq-8000'], "'fsq-8000' is for train_fsq"),
+    (['train_vqgan', 'name={sead}'], 'no format string'),
+    (['train_vqgan', 'seed'], 'not of the form name=value')])
 def test_run_stops_at_once_on_wrong_words(clone, words, message):
-    r = call(clone, 'scripts/run.py', *words, check=False)
+    r = call(clone, 'scripts/run', *words, check=False)
     assert r.returncode!=0 and message in r.stderr and 'Traceback' not in r.stderr
 
 def test_papermill_alone_stops_on_an_unknown_parameter(clone, tmp_path):
     import papermill as pm
-    page = str(clone/'nbs'/'train_vqgan.ipynb').replace('{', '{{').replace('}', '}}') # papermill formats what it is given
+    page = script('run').literal(clone/'nbs'/'train_vqgan.ipynb')
+    wrong = dict(profile='smoke', n_code=3)
     with pytest.raises(pm.PapermillExecutionError, match="no parameter 'n_code'; did you mean 'n_codes'"):
-        pm.execute_notebook(page, tmp_path/'out.ipynb', dict(profile='smoke', n_code=3), cwd=clone/'nbs', progress_bar=False)
+        pm.execute_notebook(page, tmp_path/'out.ipynb', wrong, cwd=clone/'nbs', progress_bar=False)
 
 def test_a_failed_run_names_its_log(clone, done):
     r = reproduce(clone, 'train_cluster.teacher=timm:clap', check=False)
     assert r.returncode!=0
-    assert re.search(r'train_cluster failed; its log is runs/smoke/logs/cluster-effnet-s\d.log', r.stdout) and "clap" in r.stdout and 'runs/smoke/workflow.log' in r.stderr
+    assert re.search(r'train_cluster failed; its log is runs/smoke/logs/cluster-effnet-s\d.log', r.stdout)
+    assert 'clap' in r.stdout and 'runs/smoke/workflow.log' in r.stderr
 
 def test_unknown_override_is_refused_before_anything_runs(clone):
     r = reproduce(clone, 'train_ar.stepz=3', check=False)
     assert r.returncode!=0 and "did you mean 'steps'" in r.stderr
 
 def test_readme_lines_run(clone, done):
-    code = re.search(r'```python\n(.*?from iutok\.tokenizers import Tokenizer.*?)```', (ROOT/'README.md').read_text(), re.S)[1]
+    readme = (ROOT/'README.md').read_text()
+    code = re.search(r'```python\n(.*?from iutok\.tokenizers import Tokenizer.*?)```', readme, re.S)[1]
     assert len([l for l in code.strip().splitlines() if l.strip()])<=7
-    script = clone/'readme.py'
-    script.write_text(code.replace('runs/quick/', 'runs/smoke/'))
-    call(clone, script.name)
+    (clone/'readme.py').write_text(code.replace('runs/quick/', 'runs/smoke/'))
+    call(clone, 'readme.py')
 
 def test_help_names_every_parameter_and_recipe(clone):
     from iutok.settings import RECIPES, parameter, takes
-    out = call(clone, 'scripts/run.py', 'train_vqgan', '--help').stdout
+    out = call(clone, 'scripts/run', 'train_vqgan', '--help').stdout
     assert all(f'  {k}:{parameter("train_vqgan", k).type} = ' in out for k in takes('train_vqgan'))
     assert 'n_codes:int = 64 | 512 | 512 | 8192' in out
     assert all(k in out for k,r in RECIPES.items() if r['notebook']=='train_vqgan')
-    assert 'dim:int = 8 ' in call(clone, 'scripts/run.py', 'train_vqgan', 'recipe=llamagen-16384x8', '--help').stdout
+    assert 'dim:int = 8 ' in call(clone, 'scripts/run', 'train_vqgan', 'recipe=llamagen-16384x8', '--help').stdout
+
+TWO = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
 
 def test_two_processes_train_one_run(clone, done): # decoder: tokens are cached, batches shared
-    words = ['scripts/run.py', 'train_decoder', 'profile=smoke', 'tokenizer=runs/smoke/vqkd-effnet-s0', 'name=both']
-    shutil.rmtree(clone/'runs'/'smoke'/'cache'/'tokens')
-    call(clone, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', *words)
-    r,one = records(clone)['both'],records(clone)['vqkd-effnet-s0-decoder']
-    assert r['processes']==2 and one['processes']==1 and r['id']==one['id'] and r['params']==one['params']
-    curve = lambda n: [float(x['g_l1']) for x in csv.DictReader((clone/'runs'/'smoke'/n/'curves.csv').open())]
+    words = ['scripts/run', 'train_decoder', 'profile=smoke', 'tokenizer=runs/smoke/vqkd-effnet-s0', 'name=both']
+    runs = clone/'runs'/'smoke'
+    shutil.rmtree(runs/'cache'/'tokens')
+    call(clone, *TWO, *words)
+    both = records(clone)['both']
+    one = records(clone)['vqkd-effnet-s0-decoder']
+    assert (both['processes'], one['processes'])==(2, 1)
+    assert both['id']==one['id'] and both['params']==one['params']
+    curve = lambda n: [float(x['g_l1']) for x in csv.DictReader((runs/n/'curves.csv').open())]
     assert curve('both')==pytest.approx(curve('vqkd-effnet-s0-decoder'), rel=.05)
-    files = {p.name for p in (clone/'runs'/'smoke'/'both').iterdir()}
-    assert {'tokenizer.safetensors','notebook.ipynb','record.json'} <= files and not any(f.startswith(('error','bad')) for f in files)
-    shutil.rmtree(clone/'runs'/'smoke'/'both')
+    files = {p.name for p in (runs/'both').iterdir()}
+    assert {'tokenizer.safetensors', 'notebook.ipynb', 'record.json'} <= files
+    assert not any(f.startswith(('error', 'bad')) for f in files)
+    shutil.rmtree(runs/'both')
 
 def test_a_failing_process_is_named(clone, done):
-    r = call(clone, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', 'scripts/run.py', 'train_fsq', 'profile=smoke', 'batch_size=33', 'name=odd', check=False)
-    assert r.returncode!=0 and 'batch_size=33 is the total of all ranks and must be a multiple of world=2' in r.stderr+r.stdout
+    r = call(clone, *TWO, 'scripts/run', 'train_fsq', 'profile=smoke', 'batch_size=33', 'name=odd', check=False)
+    said = 'batch_size=33 is the total of all ranks and must be a multiple of world=2'
+    assert r.returncode!=0 and said in r.stderr+r.stdout
     shutil.rmtree(clone/'runs'/'smoke'/'odd')

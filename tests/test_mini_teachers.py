@@ -77,7 +77,7 @@ def test_wrong_objective_is_refused():
     with pytest.raises(ValueError, match='labels, captions, views, masking'): pretraining(tiny('labels'), 'guess', TRAIN.take(40))
 
 def test_runner_trains_and_refuses(tmp_path):
-    call = lambda *a: subprocess.run([sys.executable, ROOT/'scripts'/'run.py', 'train_teacher', f'run_root={tmp_path}', *a], cwd=ROOT, capture_output=True, text=True)
+    call = lambda *a: subprocess.run([sys.executable, ROOT/'scripts'/'run', 'train_teacher', f'run_root={tmp_path}', *a], cwd=ROOT, capture_output=True, text=True)
     done = call('teacher=clip', 'profile=smoke', 'steps=3')
     assert done.returncode==0, done.stderr[-2000:]
     record = json.loads((tmp_path/'teacher-clip-s0'/'record.json').read_text())

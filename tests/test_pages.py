@@ -3,7 +3,8 @@ import json, subprocess, sys
 from pathlib import Path
 import pytest, torch
 from PIL import Image
-from iutok.analysis import runs_frame,show_table,table1
+from clone import script
+from iutok.analysis import runs_frame, show_table, table1
 from iutok.files import load_json,save_json
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +42,7 @@ def alone(tmp_path_factory): # a tokenizer nobody trained, scored without propos
     tok.save(runs/'fsq-s3')
     save_json(runs/'fsq-s3'/'record.json', dict(run='fsq-s3', id='0'*12, params=dict(seed=3, steps=0), metrics=dict(train_seconds=1.5), uses={}, pixel_recipe=dict(steps=0), tokenizer=dict(kind='fsq', n_codes=16, dim=2)))
     words = [f'tokenizer={runs}/fsq-s3', 'ars=[]', 'profile=smoke', f'run_root={runs}']
-    r = subprocess.run([sys.executable, ROOT/'scripts'/'run.py', 'evaluate', *words], cwd=ROOT, capture_output=True, text=True)
+    r = subprocess.run([sys.executable, ROOT/'scripts'/'run', 'evaluate', *words], cwd=ROOT, capture_output=True, text=True)
     assert r.returncode==0, r.stderr[-2000:]
     return runs
 
@@ -61,8 +62,7 @@ def test_the_strip_is_the_images_pixel_by_pixel(alone):
     assert torch.equal(first, held.batch(range(1), 32)[0].long())
 
 def test_collect_takes_what_a_page_shows_and_says_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT/'scripts')
-    import collect
+    collect = script('collect')
     monkeypatch.setattr(collect, 'project_root', lambda: tmp_path)
     runs,out = tmp_path/'runs'/'mini',tmp_path/'nbs'/'results'/'losses_mini'
     with pytest.raises(SystemExit, match='no finished run'): collect.main('losses')

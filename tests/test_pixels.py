@@ -6,7 +6,7 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode, functional as TF
 
 from iutok.pixels import *
-from iutok.pixels import decode,without_notes
+from iutok.pixels import decode, without_notes
 
 pytestmark = pytest.mark.filterwarnings('ignore') # Pillow's, about notes
 

@@ -2,8 +2,8 @@
 import copy, json, math, warnings
 import pytest, torch, torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings, strategies as st
-from iutok.quantizers import (BSQ, CVQ, FSQ, FSQ_LEVELS, IBQ, LFQ, QUANTIZERS, VQ, Fixed, HealthMeter, NormEMA, OnlineCluster,
-                              Quantized, Residual, SimVQ, codebook_health, straight_through)
+from iutok.quantizers import (BSQ, CVQ, FSQ, FSQ_LEVELS, IBQ, LFQ, QUANTIZERS, VQ, Fixed, HealthMeter, NormEMA, OnlineCluster, Quantized, Residual, SimVQ,
+                              codebook_health, straight_through)
 from iutok.quantizers.base import flatten,unit
 from iutok.quantizers.beyond import score_entropies
 from iutok.quantizers.cvq import anchors, cvq_keep

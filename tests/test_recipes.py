@@ -185,6 +185,6 @@ def test_build_changes_and_runs():
 
 def test_one_step_of_the_main_baseline_at_full_size():
     "In a process of its own, whose memory is given back."
-    r = json.loads(subprocess.run([sys.executable, 'scripts/benches/full.py', 'vqgan-8192-dd2'], check=True, capture_output=True, text=True, cwd=ROOT, env=os.environ | dict(PYTHONPATH=str(ROOT))).stdout.splitlines()[-1])
+    r = json.loads(subprocess.run([sys.executable, 'tests/benches/full.py', 'vqgan-8192-dd2'], check=True, capture_output=True, text=True, cwd=ROOT, env=os.environ | dict(PYTHONPATH=str(ROOT))).stdout.splitlines()[-1])
     print(f"peak memory {r['peak_mb']:.0f} MB, {r['seconds']:.1f} s, losses {r['losses']}")
     assert r['wrong']==[] and r['moved']==r['should']<r['parameters'] and all(map(math.isfinite, r['losses'].values())) and r['peak_mb']>1000

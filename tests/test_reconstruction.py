@@ -165,7 +165,6 @@ def test_batch_norm_sees_real_and_fake_apart(batches):
 def one_step(batches, folder, repeat, lr, quantizer=None, steps=1):
     tok,disc = tokenizer(quantizer),PatchGAN(1, 8)
     g = Reconstruct(tok, mse=1., disc=disc)
-    start = disc.state_dict() | {}
     fit(phases(g, disc, lr, repeat=repeat), batches, steps, folder, precision='fp32')
     return tok,disc,grads(g),grads(disc)
 

@@ -190,7 +190,8 @@ def test_page_and_weights_of_a_run_lie_in_one_folder_where_the_person_stands(tmp
             for i in range(40): Image.new('RGB', (32, 32), (6*i, 100, 50)).save(tmp_path/'pics'/split/c/f'{i}.png')
     words = 'profile=smoke data=folder:pics run_root=runs8 train_images=40 held_images=40 steps=1'.split()
     env = {k:v for k,v in os.environ.items() if k!='IUTOK_HERE'} | dict(PYTHONPATH=str(ROOT))
-    r = subprocess.run([sys.executable, ROOT/'scripts'/'run.py', 'train_fsq', *words], cwd=tmp_path, capture_output=True, text=True, env=env)
+    command = [sys.executable, ROOT/'scripts'/'run', 'train_fsq', *words]
+    r = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
     assert r.returncode==0, r.stdout+r.stderr
     assert {'notebook.ipynb', 'record.json', 'tokenizer.json'}<={p.name for p in (tmp_path/'runs8'/'fsq-s0').iterdir()}
     assert 'Its record is' in r.stdout and not (ROOT/'nbs'/'runs8').exists()
@@ -229,5 +230,8 @@ def test_every_runner_declares_what_it_takes_in_one_cell(notebook):
     for n in ast.parse(tagged[0]).body: assert n.target.id in takes(notebook) and ast.unparse(n.annotation)==parameter(notebook, n.target.id).type
 
 def test_scripts_judge_without_torch():
-    code = "import sys; sys.path.insert(0, 'scripts'); import run, iutok.settings; print([m for m in ('torch', 'numpy', 'pandas') if m in sys.modules])"
-    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()=='[]'
+    code = "import sys, clone; clone.script(sys.argv[1]); print(*sys.modules)"
+    env = os.environ | dict(PYTHONPATH=f'{ROOT}:{ROOT/"tests"}')
+    for name in ('run', 'reproduce'):
+        loaded = subprocess.run([sys.executable, '-c', code, name], env=env, capture_output=True, text=True, check=True)
+        assert not {'torch', 'numpy', 'pandas'} & {*loaded.stdout.split()}

@@ -13,7 +13,7 @@ from iutok.pixels import to_float
 from iutok.recipes import RECIPES,student_tokenizer
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT/'scripts'/'benches'))
+sys.path.insert(0, str(ROOT/'tests'/'benches'))
 
 def small(channels=12, n_codes=16, **kw):
     seed_everything(0)

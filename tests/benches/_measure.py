@@ -1,5 +1,5 @@
 "Timing and memory for the benchmarks."
-import gc, os, statistics, subprocess, sys, time
+import gc, json, os, statistics, subprocess, sys, time
 from pathlib import Path
 
 def medians(*fns, runs=5, warmup=1):
@@ -14,26 +14,39 @@ def medians(*fns, runs=5, warmup=1):
             t.append(time.perf_counter()-start)
     return [statistics.median(t) for t in ts]
 
+def memory_of_process(key):
+    "What Linux says of this process, in MB."
+    lines = Path('/proc/self/status').read_text().splitlines()
+    return int(next(l for l in lines if l.startswith(key)).split()[1])/1024
+
 def peak_extra(fn):
     "Peak resident memory that fn adds to what the process holds already, in MB (Linux)."
     gc.collect()
     Path('/proc/self/clear_refs').write_text('5')  # resets the high-water mark
-    read = lambda key: int(next(l for l in Path('/proc/self/status').read_text().splitlines() if l.startswith(key)).split()[1])/1024
-    before = read('VmRSS')
+    before = memory_of_process('VmRSS')
     fn()
-    return read('VmHWM')-before
+    return memory_of_process('VmHWM')-before
 
 def peak_in_child(bench, work, side):
     "peak_extra of one side of one work, in a fresh process where nothing has grown yet."
-    script = Path(__file__).parent.parent/'bench'
-    out = subprocess.run([sys.executable, str(script), bench, '--peak', work, side], capture_output=True, text=True, env={**os.environ, 'VIRTUAL_ENV':sys.prefix})
+    script = Path(__file__).parents[2]/'scripts'/'bench'
+    command = [sys.executable, str(script), bench, '--peak', work, side]
+    out = subprocess.run(command, capture_output=True, text=True, env=os.environ | dict(VIRTUAL_ENV=sys.prefix))
     if out.returncode: raise RuntimeError(out.stderr.strip().splitlines()[-1])
     return float(out.stdout.strip().splitlines()[-1])
 
 def row(work, peer, ours, theirs, unit, target=None):
     "One result; the ratio is ours/theirs and should be at most the target."
     ratio = None if None in (ours, theirs) else ours/theirs
-    return dict(work=work, peer=peer, ours=ours, theirs=theirs, unit=unit, ratio=ratio, target=target, ok=None if None in (ratio, target) else ratio<=target)
+    ok = None if None in (ratio, target) else ratio<=target
+    return dict(work=work, peer=peer, ours=ours, theirs=theirs, unit=unit, ratio=ratio, target=target, ok=ok)
+
+def child(file, name):
+    "The last line that a bench prints of one row, in a process of its own."
+    root = Path(__file__).parents[2]
+    env = os.environ | dict(PYTHONPATH=f'{root}:{Path(__file__).parent}')
+    done = subprocess.run([sys.executable, file, name], check=True, capture_output=True, text=True, env=env)
+    return json.loads(done.stdout.splitlines()[-1])
 
 def missing(work, peer, unit, target):
     "A row for a peer that is not installed."

@@ -14,11 +14,16 @@ def one_step(
     still:tuple=(),   # prefixes of names that must stay as they are to the last bit
     buffers:tuple=(), # names of buffers that must move, too
     precision:str='fp32', # or bf16
-)->dict:              # losses per phase; tensors in all, that should move, that moved; wrong: names that did not do what they should; seconds; peak_mb of this process
+)->dict:              # losses per phase; how many tensors there are, should move, moved; seconds; peak_mb of this
+                      # process; wrong: names that did not do what they should
     "Step every phase once."
-    named = {f'{k}.{n}':t for k,m in owned.items() for n,t in [*m.named_parameters(), *m.named_buffers()] if isinstance(t, torch.nn.Parameter) or f'{k}.{n}' in buffers or f'{k}.{n}'.startswith(still or ('\0',))}
-    should = {n for n in named if not n.startswith(still or ('\0',)) or n in buffers}
-    before,losses,began = {n:_mark(t) for n,t in named.items()},{},time.time()
+    rests = lambda name: name.startswith(tuple(still))
+    every = {f'{k}.{n}':t for k,m in owned.items() for n,t in [*m.named_parameters(), *m.named_buffers()]}
+    named = {n:t for n,t in every.items() if isinstance(t, torch.nn.Parameter) or n in buffers or rests(n)}
+    should = {n for n in named if n in buffers or not rests(n)}
+    before = {n:_mark(t) for n,t in named.items()}
+    losses = {}
+    began = time.time()
     for k,p in phases.items():
         p.module.train()
         p.set_lr(step)
@@ -29,7 +34,9 @@ def one_step(
         losses[k] = loss.item()
     seconds = time.time()-began
     moved = {n for n,t in named.items() if _mark(t)!=before[n]}
-    return dict(losses=losses, parameters=len(named), should=len(should), moved=len(moved), wrong=sorted(moved^should), seconds=seconds, peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+    return dict(losses=losses, parameters=len(named), should=len(should), moved=len(moved), wrong=sorted(moved^should),
+                seconds=seconds, peak_mb=peak)
 
 def fine(r): # a result of one_step
     return not r['wrong'] and all(abs(v)<float('inf') for v in r['losses'].values())

@@ -1,6 +1,7 @@
 """Quantizers against vector-quantize-pytorch and faiss, float32, two threads.
 
-Ours is torch alone throughout, and exact. Where the CPU multiplies bfloat16 natively, the search sieves with it first; the rows 'float32 only' show, for information, what a CPU without it does."""
+Ours is torch alone throughout, and exact. Where the CPU multiplies bfloat16 natively, the search sieves with it first;
+the rows 'float32 only' show, for information, what a CPU without it does."""
 import importlib.util, os, sys
 THREADS = 2
 for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ[k] = str(THREADS)
@@ -9,9 +10,13 @@ from _measure import medians, missing, peak_extra, peak_in_child, row
 from iutok.quantizers import NormEMA, kmeans, nearest_code
 
 torch.set_num_threads(THREADS)
-HAVE = {name:importlib.util.find_spec(mod) is not None for name,mod in (('vqp', 'vector_quantize_pytorch'), ('faiss', 'faiss'))}
+MODULES = dict(vqp='vector_quantize_pytorch', faiss='faiss')
+HAVE = {name:importlib.util.find_spec(mod) is not None for name,mod in MODULES.items()}
 VQP,FAISS = 'vector-quantize-pytorch','faiss'
-SEARCH = {'8192x32, K=8192':(8192, 32, 8192), '8192x256, K=16384':(8192, 256, 16384), '16384x16, K=262144':(16384, 16, 262144)}
+SEARCH = { # vectors, their dimension, codes
+    '8192x32, K=8192':(8192, 32, 8192),
+    '8192x256, K=16384':(8192, 256, 16384),
+    '16384x16, K=262144':(16384, 16, 262144)}
 
 def vqp(dim, k, **kw):
     from vector_quantize_pytorch import VectorQuantize
@@ -84,7 +89,8 @@ def rows():
         ours,plain,theirs = medians(search(b, 'ours'), float32_only(search(b, 'ours')), search(b, 'vqp'))
         yield row(name(b), f'{VQP} VectorQuantize eval', ours*1e3, theirs*1e3, 'ms', 1/7)
         yield row(name(b)+', float32 only', f'{VQP} VectorQuantize eval', plain*1e3, theirs*1e3, 'ms')
-        yield row(name(b)+', memory', f'{VQP} VectorQuantize eval', *(peak_in_child('quantizers', b, s) for s in ('ours', 'vqp')), 'MB', 1/5)
+        ours,theirs = (peak_in_child('quantizers', b, s) for s in ('ours', 'vqp'))
+        yield row(name(b)+', memory', f'{VQP} VectorQuantize eval', ours, theirs, 'MB', 1/5)
     else: yield missing(name(b), VQP, 'ms', 1/7)
     if HAVE['faiss']:
         ours,theirs = medians(search(c, 'ours'), search(c, 'faiss'))
@@ -104,7 +110,10 @@ def rows():
         km = faiss.Kmeans(112, 512, niter=10, seed=0, max_points_per_centroid=most)
         km.train(x.numpy())
         return km
-    ours_s,full_s,part_s = medians(lambda: kmeans(x, 512, iters=10), lambda: theirs(len(x)), lambda: theirs(256), warmup=0)
+    def ours(): return kmeans(x, 512, iters=10)
+    ours_s,full_s,part_s = medians(ours, lambda: theirs(len(x)), lambda: theirs(256), warmup=0)
     yield row(work, 'faiss Kmeans on all rows', ours_s, full_s, 's', 1.2)
-    yield row(work+', inertia', 'faiss Kmeans on all rows', kmeans(x, 512, iters=10).inertia, float(theirs(len(x)).index.search(x.numpy(), 1)[0].sum(dtype='float64')), '', 1.01)
+    squares,_ = theirs(len(x)).index.search(x.numpy(), 1)
+    inertia = float(squares.sum(dtype='float64'))
+    yield row(work+', inertia', 'faiss Kmeans on all rows', ours().inertia, inertia, '', 1.01)
     yield row(work+', for information', 'faiss Kmeans on 131072 of the rows', ours_s, part_s, 's')

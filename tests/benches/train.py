@@ -1,8 +1,10 @@
-"""One VQGAN training step against taming-transformers' modules: f16, 128 channels wide, 2 images of 128x128, float32, two threads.
+"""One VQGAN training step against taming-transformers' modules: f16, 128 channels wide, 2 images of 128x128, float32,
+two threads.
 
-Both sides minimise L1 + hinge GAN with adaptive weight, generator then discriminator, Adam. `own code`: each side's step as its code does it; taming
-runs the whole generator again for the discriminator's step, ours reuses the reconstruction. `shared step`: one loop, written here, drives both sides' modules
-through a single forward, so that only the modules differ. No perceptual network on either side.
+Both sides minimise L1 + hinge GAN with adaptive weight, generator then discriminator, Adam. `own code`: each side's
+step as its code does it; taming runs the whole generator again for the discriminator's step, ours reuses the
+reconstruction. `shared step`: one loop, written here, drives both sides' modules through a single forward, so that only
+the modules differ. No perceptual network on either side.
 """
 import importlib.util, os, sys
 THREADS = 2
@@ -23,11 +25,15 @@ HAVE = importlib.util.find_spec('taming') is not None
 PEER = 'taming-transformers'
 K,GAIN,BETAS = 1024,.8,(.5, .9)
 
-def images(): return torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-def adam(*nets, lr=5.4e-5, **kw): return torch.optim.Adam([p for n in nets for p in n.parameters()], lr=lr, betas=BETAS, **kw)
+def images():
+    g = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8, generator=g)
+
+def adam(net, lr=5.4e-5, **kw): return torch.optim.Adam(net.parameters(), lr=lr, betas=BETAS, **kw)
 
 def our_modules():
-    tok = Tokenizer(ConvEncoder(), VQ(K, 256), ConvDecoder(), Connector([256, 256]), Connector([256, 256]), image_size=128)
+    nets = ConvEncoder(), VQ(K, 256), ConvDecoder(), Connector([256, 256]), Connector([256, 256])
+    tok = Tokenizer(*nets, image_size=128)
     return tok,PatchGAN(3)
 
 class Taming(nn.Module):
@@ -36,7 +42,8 @@ class Taming(nn.Module):
         super().__init__()
         from taming.modules.diffusionmodules.model import Decoder, Encoder
         from taming.modules.vqvae.quantize import VectorQuantizer2
-        args = dict(ch=128, out_ch=3, ch_mult=(1, 1, 2, 2, 4), num_res_blocks=2, attn_resolutions=[16], in_channels=3, resolution=256, z_channels=256, double_z=False)
+        args = dict(ch=128, out_ch=3, ch_mult=(1, 1, 2, 2, 4), num_res_blocks=2, attn_resolutions=[16], in_channels=3,
+                    resolution=256, z_channels=256, double_z=False)
         self.encoder,self.decoder,self.quantize = Encoder(**args),Decoder(**args),VectorQuantizer2(K, 256, .25)
         self.quant_conv,self.post_quant_conv = nn.Conv2d(256, 256, 1),nn.Conv2d(256, 256, 1)
     def forward(self, x):
@@ -64,7 +71,9 @@ def ours_own():
     return run
 
 def theirs_own():
-    "taming's training_step for optimiser 0, then for optimiser 1, with the other side's parameters frozen meanwhile as Lightning does."
+    """taming's training_step for optimiser 0, then for optimiser 1.
+
+    The other side's parameters are frozen meanwhile, as Lightning does."""
     vq,disc = their_modules()
     opt_g,opt_d = adam(vq),adam(disc)
     x = images().float()/127.5-1
@@ -78,7 +87,8 @@ def theirs_own():
         opt_g.zero_grad()
         (rec+lam*gan+q_loss.mean()).backward()
         opt_g.step()
-        disc.requires_grad_(True); vq.requires_grad_(False)
+        disc.requires_grad_(True)
+        vq.requires_grad_(False)
         x_hat,_ = vq(x)
         real,fake = disc(x),disc(x_hat.detach())
         loss = .5*(F.relu(1-real).mean()+F.relu(1+fake).mean())
@@ -111,7 +121,9 @@ def shared_theirs():
     vq,disc = their_modules()
     return shared(vq, disc, vq.decoder.conv_out.weight)
 
-WORKS = {'VQGAN f16 step, own code': (ours_own, theirs_own, .8), 'VQGAN f16 step, shared step': (shared_ours, shared_theirs, 1.)}
+WORKS = {
+    'VQGAN f16 step, own code': (ours_own, theirs_own, .8),
+    'VQGAN f16 step, shared step': (shared_ours, shared_theirs, 1.)}
 
 def peak(work, side):
     "Peak memory that building and three steps add to this process."
