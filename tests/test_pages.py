@@ -1,5 +1,5 @@
 "Pages that show results: what they read is there, small, comparable, and says where it comes from."
-import json, subprocess, sys
+import json, re, subprocess, sys
 from pathlib import Path
 import pytest, torch
 from PIL import Image
@@ -9,6 +9,7 @@ from iutok.files import load_json,save_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT/'nbs'/'results'
+README = (ROOT/'README.md').read_text()
 
 @pytest.mark.parametrize('folder', sorted(p.parent.name for p in RESULTS.glob('*/records.json')))
 def test_results_are_small_and_say_how_they_were_made(folder):
@@ -24,11 +25,34 @@ def test_results_are_small_and_say_how_they_were_made(folder):
 
 def test_the_readme_shows_the_stored_records():
     rows = load_json(RESULTS/'table1_mini'/'records.json')
-    shown = show_table(table1(rows), rows[0]['protocol']['fd']) # raises unless everything but the tokenizer was equal
-    readme = (ROOT/'README.md').read_text().splitlines()
-    for name,line in shown.iterrows():
-        cells,values = [c.strip() for c in next(l for l in readme if l.startswith(f'| {name} ')).strip('| ').split('|')[1:]],iter(line)
-        assert len(cells)>=8 and all(c in values for c in cells), name # in the order of the table
+    fd = rows[0]['protocol']['fd']
+    shown = show_table(table1(rows), fd) # raises unless everything but the tokenizer was equal
+    five = {
+        'usage': ('codes', 'usage'),
+        'probe ↑': ('codes', 'probe, mean ↑'),
+        f'r{fd} ↓': ('reconstruction', f'r{fd} ↓'),
+        'PPL ↓': ('AR, small', 'PPL ↓'),
+        f'g{fd} ↓': ('AR, small', f'g{fd} ↓')}
+    lines = [l for l in README.splitlines() if l.startswith('|')]
+    head,_,*body = [[c.strip() for c in l.strip('|').split('|')] for l in lines] # one table, so no other rows
+    assert head==['', *five]
+    assert body==[[name, *(line[c] for c in five.values())] for name,line in shown.iterrows()]
+
+def test_the_readmes_own_quantizer_stands_in_vqgans_place():
+    block = next(b for b in re.findall(r'```python\n(.*?)```', README, re.S) if '(Quantizer)' in b)
+    body = block[block.index('class '):].split('\n\n')[0]
+    assert len(body.splitlines())<=10
+    names = {}
+    exec(block, names)
+    tok = names['tok'].eval()
+    u8 = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    ids = tok.encode(u8)
+    assert ids.shape==(2, 8, 8) and ids.dtype==torch.int64 and 0<=ids.min() and ids.max()<tok.n_codes==512
+    x_hat,q = tok.train()(u8/127.5-1)
+    assert torch.equal(q.z_q.detach(), tok.quantizer.decode(q.idx)) # what is decoded is what training saw
+    ((x_hat-u8/127.5+1).square().mean()+q.loss).backward()
+    grads = [p.grad for p in tok.encoder.parameters()]
+    assert all(g.isfinite().all() for g in grads) and any(g.abs().sum()>0 for g in grads)
 
 @pytest.fixture(scope='module')
 def alone(tmp_path_factory): # a tokenizer nobody trained, scored without proposal networks

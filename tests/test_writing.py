@@ -33,3 +33,31 @@ def test_a_broken_formula_is_found(formula, wrong): assert fault(formula)==wrong
 def test_no_page_stores_a_path_of_the_machine_that_ran_it(page):
     outputs = [json.dumps(c.get('outputs', [])) for c in json.loads(page.read_text())['cells']]
     assert not [o[:200] for o in outputs if re.search(r'/(tmp|home|root|Users)/', o)]
+
+def prose(markdown): # what is left to read: code blocks, rows of tables and addresses of links are no words
+    text = re.sub(r'^```.*?^```$', '', markdown, flags=re.S | re.M)
+    text = re.sub(r'^\|.*$', '', text, flags=re.M)
+    text = re.sub(r'\]\([^)]*\)', ']', text)
+    return [w for w in text.split() if re.search(r'\w', w)] # no bullets, dashes, arrows
+
+@pytest.mark.parametrize('markdown, words', [
+    ('one `two` three-four', ['one', '`two`', 'three-four']),
+    ('# A title\n- a point', ['A', 'title', 'a', 'point']),
+    ('[a link](https://a.b/c d.html), ↓', ['[a', 'link],']),
+    ('before\n```bash\nscripts/test # all\n```\nafter', ['before', 'after']),
+    ('| usage | 97.3% |\nbelow', ['below'])])
+def test_words_are_counted_as_a_reader_would(markdown, words): assert prose(markdown)==words
+
+def test_the_readme_is_read_in_four_minutes(): # at 250 words a minute
+    assert len(prose((ROOT/'README.md').read_text()))<=1000
+
+def test_the_readmes_code_fits_the_screen():
+    cells = json.loads((ROOT/'nbs'/'index.ipynb').read_text())['cells']
+    blocks = [''.join(c['source']) for c in cells if c['cell_type']=='code']
+    blocks += re.findall(r'^```.*?^```$', (ROOT/'README.md').read_text(), flags=re.S | re.M)
+    assert not [l for b in blocks for l in b.splitlines() if len(l)>120]
+
+def test_every_link_of_the_readme_leads_somewhere():
+    links = re.findall(r'\]\(([^)]*)\)', (ROOT/'README.md').read_text())
+    assert len(links)>10
+    assert not [l for l in links if '://' not in l and not (ROOT/l).exists()]
