@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ORDER = ['checks', 'files', 'settings', 'precision', 'core', 'pixels', 'splits', 'data', 'viz', 'training', 'cost', 'weights', 'teachers', 'text', 'captions', 'pretraining', 'mini_teachers', 'quantizers', 'nets', 'losses', 'tokenizers', 'reconstruction', 'distillation', 'clustering', 'recipes', 'runners', 'convert',
-         'proposals', 'sampling', 'metrics', 'evaluation', 'analysis', 'verdict']
+ORDER = ['checks', 'files', 'settings', 'precision', 'core', 'pixels', 'splits', 'images', 'emoji', 'data', 'viz', 'training', 'cost',
+         'weights', 'teachers', 'text', 'captions', 'pretraining', 'mini_teachers', 'quantizers', 'nets', 'losses', 'tokenizers',
+         'reconstruction', 'distillation', 'clustering', 'recipes', 'runners', 'convert', 'proposals', 'sampling', 'metrics', 'evaluation', 'analysis', 'verdict']
 FILES = [p for p in sorted((ROOT/'iutok').rglob('*.py')) if p.name!='_modidx.py']
 
 def imported(path): # modules of iutok that a file imports, as dotted names
