@@ -27,7 +27,7 @@ MINI_TEACHER_NAMES = ('effnet', *SHIPPED_TEACHERS) # that a table without a hub 
 TEACHER_NAMES = ('effnet', 'vit', 'clip', 'clip_large', 'dino', 'mae', 'convnext', 'openclip_L_14', 'openclip_H_14',
     'openclip_bigG_14', 'evaclip', 'dinov2', 'dinov3', 'siglip2')
 SIZE_NAMES = ('small', 'large', 'llama_medium', 'gpt2_medium', 'gpt2_xl')
-DATA_NAMES = ('fashion', 'fashion_mnist_full', 'imagenet', 'laion_aesthetics', 'sa_med2d', 'satin')
+DATA_NAMES = ('fashion', 'emoji', 'fashion_mnist_full', 'imagenet', 'laion_aesthetics', 'sa_med2d', 'satin')
 
 @dataclass(frozen=True)
 class Parameter:
@@ -74,7 +74,8 @@ PARAMETERS = dict(
     shown           = P('list', "which of the ten held-out images to enlarge, one per class", counts(0)),
     profile         = P('str', "smoke (seconds), quick and mini (minutes, two CPU cores) or paper (GPU nodes)", choice(*PROFILES)),
     recipe          = P('str', "a row of iutok.settings.RECIPES, taken as it is; None: the profile's own"),
-    data            = P('str', "fashion, fashion_mnist_full, imagenet, laion_aesthetics, sa_med2d, satin or folder:PATH", data_name),
+    data            = P('str', "fashion, emoji, fashion_mnist_full, imagenet, laion_aesthetics, sa_med2d, satin or "
+                        "folder:PATH", data_name),
     data_root       = P('str', "folder of imagenet and the other collections"),
     seed            = P('int', "seeds python, numpy, torch and the order of the data", count(0, 2**32-1)),
     train_images    = P('int', "images to train on, classes in turn; None: all", count()),

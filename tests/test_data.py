@@ -66,7 +66,7 @@ def test_full_set_through_torchvision(monkeypatch, tmp_path):
     assert s.labels.tolist() == [3, 1] and np.array_equal(s.pixels[:, 2:-2, 2:-2].numpy(), x)
 
 @pytest.mark.parametrize('call, says', [
-    (lambda: load_images('coco'), 'fashion, fashion_mnist_full, imagenet, .* or folder:PATH'), (lambda: load_images('folder:'), 'folder:PATH'),
+    (lambda: load_images('coco'), 'fashion, emoji, fashion_mnist_full, .* or folder:PATH'), (lambda: load_images('folder:'), 'folder:PATH'),
     (lambda: load_images(split='val'), 'train or test'), (lambda: load_images('folder:/no/such/place'), 'is not a folder')])
 def test_wrong_names(call, says):
     with pytest.raises(ValueError, match=says): call()

@@ -18,8 +18,9 @@ def wheel(tmp_path_factory):
 def test_wheel_is_whole(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for p in (ROOT/'iutok').rglob('*'):
-        if p.suffix in ('.py','.safetensors','.json','.xz','.txt') and '__pycache__' not in p.parts: assert p.relative_to(ROOT).as_posix() in names, p.name
-    assert wheel.stat().st_size<16e6
+        if p.suffix in ('.py','.safetensors','.json','.xz','.zip','.txt') and '__pycache__' not in p.parts: assert p.relative_to(ROOT).as_posix() in names, p.name
+    assert {'iutok/assets/emoji.zip', 'iutok/assets/emoji.LICENSE.txt'}<={*names}
+    assert wheel.stat().st_size<40e6
 
 def test_wheel_works_alone(wheel, tmp_path):
     target = tmp_path/'site'
