@@ -74,10 +74,12 @@ def check_integers(
     least:int|None=None, # smallest right value; None: any
 ):
     "A TypeError names what is no tensor of whole numbers, a ValueError what is too small."
-    if not hasattr(x, 'is_floating_point'): raise TypeError(f'{name} must be a torch.Tensor of whole numbers, not {type(x).__name__}.')
+    if not hasattr(x, 'is_floating_point'):
+        raise TypeError(f'{name} must be a torch.Tensor of whole numbers, not {type(x).__name__}.')
     kind = str(x.dtype).removeprefix('torch.')
     if not kind.startswith(('int', 'uint')): raise TypeError(f'{name} must be whole numbers, not {kind}.')
-    if least is not None and x.numel() and int(x.min())<least: raise ValueError(f'{name} must be at least {least}, got {int(x.min())}.')
+    if least is not None and x.numel() and int(x.min())<least:
+        raise ValueError(f'{name} must be at least {least}, got {int(x.min())}.')
 
 # %% ../nbs/00_checks.ipynb #1ec0b3c7
 PROFILES = ('smoke', 'quick', 'mini', 'paper')

@@ -54,9 +54,11 @@ def read_checkpoint(
                     inert[name] = _InertDict if name.endswith(('AttributeDict', 'defaultdict')) else _Inert
                     continue
                 if 'TorchScript' in str(e): raise ValueError(
-                    f'{path.name} is a TorchScript program, not a table of weights; where you trust it, torch.jit.load it and save its state_dict().') from None
+                    f'{path.name} is a TorchScript program, not a table of weights; where you trust it, torch.jit.load '
+                    'it and save its state_dict().') from None
                 why = f'it wants to build {name}, which could run code' if name else 'it is no torch checkpoint, or damaged'
-                raise ValueError(f'{path.name} is refused: {why}; load it where you trust it and save only its state dict') from None
+                raise ValueError(f'{path.name} is refused: {why}; load it where you trust it and save only its state '
+                                 'dict') from None
 
 # %% ../nbs/44_convert.ipynb #b6e4344d
 _COMMON = [('quant_conv', 'post_encode.0'), ('post_quant_conv', 'pre_decode.0'), ('quantize.embedding.weight', 'quantizer.codebook'),
@@ -155,7 +157,8 @@ PUBLISHED_HEADS = {768:12, 1024:16} # width -> heads of the files there are
 def _vit(p, heads=None):
     width,c_in,patch,_ = p['patch_embed.weight'].shape
     heads = heads or PUBLISHED_HEADS.get(width)
-    if heads is None: raise ValueError(f'the weights do not tell how many attention heads a width of {width} has; say heads=N.')
+    if heads is None:
+        raise ValueError(f'the weights do not tell how many attention heads a width of {width} has; say heads=N.')
     if width%heads: raise ValueError(f'a width of {width} does not divide into heads={heads}.')
     return dict(kind='vit', in_channels=c_in, patch=patch, grid=math.isqrt(p['pos_embed'].shape[1]-1), width=width, depth=_count(p, 'blocks'),
                 heads=heads, out_channels=p['task.2.weight'].shape[0], mlp_ratio=p['blocks.0.mlp.0.weight'].shape[0]/width)
@@ -181,7 +184,8 @@ def architecture(
                 out[name] = dict(kind='connector', channels=[ws[0][1], *(w[0] for w in ws)])
             elif name=='discriminator': out[name] = _patchgan(p)
             else: out[name] = _vit(p, heads) if 'pos_embed' in p else _conv(p, name=='encoder')
-        except (KeyError, IndexError, ZeroDivisionError, TypeError) as e: raise ValueError(f'these weights are incomplete: {name} lacks {e}') from None
+        except (KeyError, IndexError, ZeroDivisionError, TypeError) as e:
+            raise ValueError(f'these weights are incomplete: {name} lacks {e}') from None
     return out
 
 def build_part(
@@ -201,32 +205,40 @@ def check_state(
     lost,more = [k for k in want if k not in have],[k for k in have if k not in want]
     bent = [k for k in want if k in have and have[k].shape!=want[k].shape]
     told = [f'{len(ks)} {what} ({first(ks)})' for ks,what in ((lost, 'missing'), (more, 'unknown')) if ks]
-    told += [f'{len(bent)} of another shape ({name(bent[0])} is {tuple(have[bent[0]].shape)} instead of {tuple(want[bent[0]].shape)})'] if bent else []
+    told += [f'{len(bent)} of another shape ({name(bent[0])} is {tuple(have[bent[0]].shape)} instead of '
+             f'{tuple(want[bent[0]].shape)})'] if bent else []
     if told: raise ValueError(f'these weights do not fit: {"; ".join(told)}')
 
 # %% ../nbs/44_convert.ipynb #72d26925
 def _open(source, *inside): # a file or dict; the first of the given entries that it has, or itself
     d = source if isinstance(source, dict) else read_checkpoint(source)
     d = next((d[k] for k in inside if isinstance(d.get(k), dict)), d)
-    if not d or not all(isinstance(v, torch.Tensor) for v in d.values()): raise ValueError(f'no state dict found; looked for {", ".join(inside)} and for tensors by name')
+    if not d or not all(isinstance(v, torch.Tensor) for v in d.values()):
+        raise ValueError(f'no state dict found; looked for {", ".join(inside)} and for tensors by name')
     return _bare(d)
 
 def _bare(state): # names as the network itself has them, whatever it was wrapped in when it was saved
     state = {k.replace('_orig_mod.', ''):v for k,v in state.items()} # torch.compile
-    while any(k.startswith('module.') for k in state): state = {k.removeprefix('module.'):v for k,v in state.items()} # DistributedDataParallel
+    # DistributedDataParallel
+    while any(k.startswith('module.') for k in state): state = {k.removeprefix('module.'):v for k,v in state.items()}
     first = 'first_stage_model.' # a latent diffusion model around its tokenizer
-    if any(k.startswith(first) for k in state): state = {k.removeprefix(first):v for k,v in state.items() if k.startswith(first)}
-    return {k:v for k,v in state.items() if not k.startswith('model_ema.') and k!='colorize'} # averages beside the weights; a buffer for pictures
+    if any(k.startswith(first) for k in state):
+        state = {k.removeprefix(first):v for k,v in state.items() if k.startswith(first)}
+    # averages beside the weights; a buffer for pictures
+    return {k:v for k,v in state.items() if not k.startswith('model_ema.') and k!='colorize'}
 
 def _to_ours(state, rules, drop): # rename everything; ValueError for a name without a rule
     state = fuse_qkv({k:v for k,v in state.items() if not k.startswith(tuple(drop))})
     state = {k.replace('.nin_shortcut.', '.shortcut.').replace('.proj_out.', '.proj.'):v for k,v in state.items()}
     names = {k:rename(k, rules, _count(state, 'decoder.up')) for k in state}
     lost = [k for k,n in names.items() if n is None]
-    if lost: raise ValueError(f'no rule for {len(lost)} of {len(state)} tensors: {", ".join(lost[:3])}{", ..." if len(lost)>3 else ""}')
+    if lost:
+        raise ValueError(f'no rule for {len(lost)} of {len(state)} tensors: '
+                         f'{", ".join(lost[:3])}{", ..." if len(lost)>3 else ""}')
     return {names[k]:v for k,v in state.items()}
 
-def _tokenizer(state, rules, need, quantizer, image_size=None, heads=None, **about): # tensors under our names -> a filled Tokenizer, in eval mode
+# tensors under our names -> a filled Tokenizer, in eval mode
+def _tokenizer(state, rules, need, quantizer, image_size=None, heads=None, **about):
     absent = [n for n in need if not any(k.startswith(n+'.') for k in state)]
     if 'quantizer.codebook' not in state and 'quantizer' not in absent: absent.append('quantizer.codebook')
     if absent: raise ValueError(f'these weights are incomplete: {", ".join(absent)} missing')
@@ -235,8 +247,10 @@ def _tokenizer(state, rules, need, quantizer, image_size=None, heads=None, **abo
     parts = architecture(state, heads)
     size = image_size or parts['encoder']['grid']*parts['encoder']['patch']
     with torch.device('meta'):
-        tok = Tokenizer(**{n:build_part(c) for n,c in parts.items()}, quantizer=quantizer(*state['quantizer.codebook'].shape), image_size=size, about=about)
-    fresh = {'quantizer.initialised': torch.tensor(True), 'quantizer.steps': torch.tensor(0)} # training goes on with these codes
+        tok = Tokenizer(**{n:build_part(c) for n,c in parts.items()},
+                        quantizer=quantizer(*state['quantizer.codebook'].shape), image_size=size, about=about)
+    # training goes on with these codes
+    fresh = {'quantizer.initialised': torch.tensor(True), 'quantizer.steps': torch.tensor(0)}
     want = _whole(tok)
     state = {k:v for k,v in fresh.items() if k in want} | state
     check_state(state, want, theirs)
@@ -252,18 +266,24 @@ def _whole(tok): # state dict with the discriminator's tensors
 def _to_theirs(tok, rules, kinds, keep=('codebook',), **switches): # a Tokenizer's tensors under their names
     q = tok.quantizer
     if q.kind not in kinds or any(bool(getattr(q, k, v))!=v for k,v in switches.items()):
-        raise ValueError(f'their code has no quantizer like {q.kind}({q.extra_repr()}), so this tokenizer would give other tokens there')
+        raise ValueError(f'their code has no quantizer like {q.kind}({q.extra_repr()}), so this tokenizer would give '
+                         'other tokens there')
     odd = [m for m in tok.modules() if isinstance(m, nn.GroupNorm) and m.num_groups!=32]
-    if odd: raise ValueError(f'their norms have 32 groups, this network has {odd[0].num_groups} over {odd[0].num_channels} channels, so its images would differ there.')
+    if odd:
+        raise ValueError(f'their norms have 32 groups, this network has {odd[0].num_groups} over {odd[0].num_channels} '
+                         'channels, so its images would differ there.')
     state = {k:v.detach() for k,v in _whole(tok).items() if not k.startswith('quantizer.') or k.split('.')[1] in keep}
     flipped = [(b, a) for a,b in rules]
     names = {k:rename(k, flipped, _count(state, 'decoder.levels')) for k in state}
     lost = [k for k,n in names.items() if n is None]
-    if lost: raise ValueError(f'their code has no place for {len(lost)} of {len(state)} tensors: {", ".join(lost[:3])}{", ..." if len(lost)>3 else ""}')
+    if lost:
+        raise ValueError(f'their code has no place for {len(lost)} of {len(state)} tensors: '
+                         f'{", ".join(lost[:3])}{", ..." if len(lost)>3 else ""}')
     return {names[k]:v for k,v in state.items()}
 
 def _conv_leaves(state): # our names inside residuals and attention -> the names both conv families use
-    return split_qkv({k.replace('.shortcut.', '.nin_shortcut.').replace('.proj.', '.proj_out.'):v for k,v in state.items()})
+    return split_qkv({k.replace('.shortcut.', '.nin_shortcut.').replace('.proj.', '.proj_out.'):v for k,
+                      v in state.items()})
 
 _CONV = ('encoder', 'post_encode', 'quantizer', 'pre_decode', 'decoder')
 
@@ -289,7 +309,8 @@ def from_cvqvae(
 )->Tokenizer:             # with .discriminator where the file has it; in eval mode, on the CPU
     "A CVQ-VAE whose quantizer stands in taming's VQGAN; ValueError unless every tensor finds its place."
     state = _to_ours(_open(source, 'state_dict', 'model'), CVQVAE, ['loss.perceptual_loss.'])
-    return _tokenizer(state, CVQVAE, _CONV, lambda k,d: CVQ(k, d, cosine=cosine), image_size, kind='cvqvae', source='CVQ-VAE')
+    return _tokenizer(state, CVQVAE, _CONV, lambda k,d: CVQ(k, d, cosine=cosine), image_size, kind='cvqvae',
+                      source='CVQ-VAE')
 
 def to_cvqvae(
     tok:Tokenizer, # convolutional, with CVQ codes
@@ -304,15 +325,19 @@ def from_llamagen(
 )->Tokenizer:                # with .discriminator where the file has it; in eval mode, on the CPU
     "A VQ tokenizer of LlamaGen, f16 or f8; ValueError unless every tensor finds its place."
     d = source if isinstance(source, dict) else read_checkpoint(source)
-    disc = {f'main.{k.split("main.")[-1]}' if 'main.' in k else k:v for k,v in d['discriminator'].items()} if isinstance(d.get('discriminator'), dict) else {}
-    state = _to_ours(_open(d, 'ema', 'model', 'state_dict') | (disc if discriminator else {}), LLAMAGEN, ['quantize.codebook_used'])
-    return _tokenizer(state, LLAMAGEN, _CONV, lambda k,d: VQ(k, d, sphere=True), image_size, kind='llamagen', source='LlamaGen')
+    disc = {f'main.{k.split("main.")[-1]}' if 'main.' in k else k:v for k,
+            v in d['discriminator'].items()} if isinstance(d.get('discriminator'), dict) else {}
+    state = _to_ours(_open(d, 'ema', 'model', 'state_dict') | (disc if discriminator else {}), LLAMAGEN,
+                     ['quantize.codebook_used'])
+    return _tokenizer(state, LLAMAGEN, _CONV, lambda k,d: VQ(k, d, sphere=True), image_size, kind='llamagen',
+                      source='LlamaGen')
 
 def to_llamagen(
     tok:Tokenizer, # convolutional, with VQ codes on the unit sphere
 )->dict:           # what LlamaGen's VQModel loads, its usage buffer empty, and the discriminator's tensors, main.*; ValueError for another tokenizer
     "The inverse of `from_llamagen`."
-    return {**_conv_leaves(_to_theirs(tok, LLAMAGEN, ('vq',), sphere=True)), 'quantize.codebook_used': torch.zeros(65536)}
+    return {**_conv_leaves(_to_theirs(tok, LLAMAGEN, ('vq',), sphere=True)),
+            'quantize.codebook_used': torch.zeros(65536)}
 
 # %% ../nbs/44_convert.ipynb #d8c62659
 def from_beitv2(
@@ -324,10 +349,12 @@ def from_beitv2(
     "A VQ-KD tokenizer of BEiT v2; ValueError unless every tensor finds its place."
     drop = ['quantize.cluster_size', 'quantize.embedding.cluster_size', 'quantize.embedding.embed_avg', 'quantize.embedding.initted',
             'scaling_layer.', 'teacher_model.']
-    state = _to_ours(_open(source, 'model', 'state_dict'), BEITV2, drop if feature_decoder else [*drop, 'decoder.', 'decode_task_layer.'])
+    state = _to_ours(_open(source, 'model', 'state_dict'), BEITV2, drop if feature_decoder
+                     else [*drop, 'decoder.', 'decode_task_layer.'])
     width = len(state.get('feature_decoder.task.2.bias', ()))
     about = dict(teacher=dict(name={512: 'clip', 768: 'dino'}[width])) if width in (512, 768) else {}
-    return _tokenizer(state, BEITV2, ('encoder', 'quantizer', *['feature_decoder']*feature_decoder), NormEMA, image_size, heads, kind='vqkd', source='BEiT v2', **about)
+    return _tokenizer(state, BEITV2, ('encoder', 'quantizer', *['feature_decoder']*feature_decoder), NormEMA,
+                      image_size, heads, kind='vqkd', source='BEiT v2', **about)
 
 def to_beitv2(
     tok:Tokenizer, # a ViT student with norm-EMA codes and a feature decoder
@@ -335,7 +362,8 @@ def to_beitv2(
     "The inverse of `from_beitv2`."
     out = _to_theirs(tok, BEITV2, ('norm_ema',))
     e = out['quantize.embedding.weight']
-    sums = {'cluster_size': torch.zeros(len(e)), 'embedding.cluster_size': torch.zeros(len(e)), 'embedding.embed_avg': e.clone(), 'embedding.initted': torch.ones(1)}
+    sums = {'cluster_size': torch.zeros(len(e)), 'embedding.cluster_size': torch.zeros(len(e)),
+            'embedding.embed_avg': e.clone(), 'embedding.initted': torch.ones(1)}
     return {**out, **{f'quantize.{k}':v for k,v in sums.items()}}
 
 def from_lpips(

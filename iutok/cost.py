@@ -26,12 +26,15 @@ def faked(
 )->nn.Module:
     "A copy of a module with fake weights, for use within `fake`."
     thin = lambda t: torch.empty(t.shape, dtype=t.dtype)
-    memo = {id(b):thin(b) for b in module.buffers()} | {id(p):nn.Parameter(thin(p), requires_grad=p.requires_grad) for p in module.parameters()}
+    memo = {id(b):thin(b) for b in module.buffers()} | {id(p):nn.Parameter(thin(p), requires_grad=p.requires_grad)
+                                                        for p in module.parameters()}
     return copy.deepcopy(module, memo)
 
 # %% ../nbs/10_cost.ipynb #bf639afc
 _CPU = '_scaled_dot_product_flash_attention_for_cpu' # whose formulas torch's registry lacks
-_FORMULAS = flop_registry | {getattr(torch.ops.aten, _CPU+s):flop_registry[getattr(torch.ops.aten, _CPU.removesuffix('_for_cpu')+s)] for s in ('', '_backward')}
+_FORMULAS = flop_registry | {getattr(torch.ops.aten,
+                                     _CPU+s):flop_registry[getattr(torch.ops.aten, _CPU.removesuffix('_for_cpu')+s)]
+                             for s in ('', '_backward')}
 
 class _Counter(TorchDispatchMode):
     def __init__(self): super().__init__(); self.total = 0
@@ -91,8 +94,10 @@ def step_cost(
         ps = phases()
         for p in ps.values(): p.module.train()
         n = flops(lambda: [loss(p, 2).backward() for p in ps.values()])//2
-        saved = {b:[saved_bytes(lambda: loss(p, b)) for p in ps.values()] for b in (2, 4)} # two images at least, for batch norms
-        held = sum(4*count(p.module)+12*sum(q.numel() for q in p.parameters) for p in ps.values()) # 4 bytes a weight; 4 more for its gradient and 8 for two moments where it is trained
+        # two images at least, for batch norms
+        saved = {b:[saved_bytes(lambda: loss(p, b)) for p in ps.values()] for b in (2, 4)}
+        # 4 bytes a weight; 4 more for its gradient and 8 for two moments where it is trained
+        held = sum(4*count(p.module)+12*sum(q.numel() for q in p.parameters) for p in ps.values())
     return StepCost(n, max(four-two for two,four in zip(saved[2], saved[4]))//2, held)
 
 # %% ../nbs/10_cost.ipynb #b0fbd418

@@ -16,9 +16,8 @@ from typing import NamedTuple
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
-from .files import load_json,local_rank,save_json,stamp
+from .files import asset,load_json,local_rank,save_json,stamp
 from .emoji import EmojiSet
-from .files import asset
 from .images import ImageSet
 from .pixels import N_UNIFORM,crop_boxes,decode,named_transform,resize_boxes,square
 from .splits import COLLECTIONS,composed,list_collection,list_folder,list_imagenet
@@ -81,7 +80,8 @@ def _idx_file(path):
 
 def _full(split, root, cache):
     "Images and labels of the full Fashion-MNIST."
-    files = [DEBIAN/f'{dict(train="train", test="t10k")[split]}-{kind}-ubyte.gz' for kind in ('images-idx3', 'labels-idx1')]
+    files = [DEBIAN/f'{dict(train="train", test="t10k")[split]}-{kind}-ubyte.gz'
+             for kind in ('images-idx3', 'labels-idx1')]
     if all(f.exists() for f in files): return map(_idx_file, files)
     from torchvision.datasets import FashionMNIST
     try: ds = FashionMNIST(root or cache_dir(cache)/'torchvision', train=split == 'train', download=True)
@@ -101,7 +101,8 @@ def open_rgb(
 
 def _bytes(path): # what a file holds; a ValueError where it cannot be read
     try: return Path(path).read_bytes()
-    except FileNotFoundError: raise ValueError('a link to nothing' if Path(path).is_symlink() else 'the file is gone') from None
+    except FileNotFoundError:
+        raise ValueError('a link to nothing' if Path(path).is_symlink() else 'the file is gone') from None
     except OSError as e: raise ValueError(' '.join(str(e).split())) from None
 
 # %% ../nbs/07_data.ipynb #e1deffc9
@@ -119,7 +120,8 @@ def check_files(
     files:list, # files relative to it
     index:Path, # where the verdicts are kept
 )->dict:        # file: (verdict, digest); the verdict is empty or the reason why the file cannot be used
-    "Open every file that is new or was written again since the index was; of several processes on a machine, the first does it."
+    """Open every file that is new or was written again since the index was;
+    of several processes on a machine, the first does it."""
     def read():
         try: known = load_json(index)
         except ValueError: return {} # none yet, or broken
@@ -135,10 +137,12 @@ def check_files(
     if len(new) > 5000: print(f'looking at {len(new):,} files of {root} once; the result is kept in {index}')
     for i in range(0, len(new), 20_000):
         part = new[i:i+20_000]
-        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool: verdicts = list(pool.map(_verdict, [root/f for f in part]))
+        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+            verdicts = list(pool.map(_verdict, [root/f for f in part]))
         known.update({f:[*stamps[f], *v] for f,v in zip(part, verdicts)})
         try: save_json(index, dict(version=INDEX_VERSION, root=str(root), files=known))
-        except OSError as e: print(f'what was found in {root} is not kept ({e}); set IUTOK_CACHE to a folder that can be written to')
+        except OSError as e:
+            print(f'what was found in {root} is not kept ({e}); set IUTOK_CACHE to a folder that can be written to')
     return {f:tuple(known[f][3:]) for f in files}
 
 # %% ../nbs/07_data.ipynb #5be0c2d1
@@ -161,10 +165,12 @@ def _lines(file, folder, known): # file: text of a captions.jsonl
             name,text = row['file_name'],' '.join(row['text'].split())
             name = composed(os.path.normpath(os.path.join(folder, name)))
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f'{shown(str(file))}, line {n}: wants {{"file_name": "...", "text": "..."}}, got {line[:60]}') from None
+            raise ValueError(f'{shown(str(file))}, line {n}: wants {{"file_name": "...", "text": "..."}}, got '
+                             f'{line[:60]}') from None
         if name in known: texts[known[name]] = text
         else: strange.append(name)
-    if strange: print(f'{shown(str(file))} speaks of {len(strange)} files that are not here; the first is {shown(strange[0])}')
+    if strange:
+        print(f'{shown(str(file))} speaks of {len(strange)} files that are not here; the first is {shown(strange[0])}')
     return texts
 
 def read_captions(
@@ -207,7 +213,8 @@ class FolderSet(ImageSet):
     )->'FolderSet':
         "List and check a folder; prints one line per skipped file. A ValueError says why a folder is refused."
         root = Path(path).expanduser().resolve()
-        if not root.is_dir(): raise ValueError(f'{path} is not a folder; folder:PATH wants PATH/CLASS/* or PATH/{{train,val}}/CLASS/*')
+        if not root.is_dir():
+            raise ValueError(f'{path} is not a folder; folder:PATH wants PATH/CLASS/* or PATH/{{train,val}}/CLASS/*')
         index = cache_dir(cache)/'index'/f'{root.name}-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}.json'
         listed = lister(root)
         texts,notes = read_captions(root, [f for f,_,_ in listed])
@@ -220,7 +227,9 @@ class FolderSet(ImageSet):
         skipped = [(f, checked[f][0]) for f,_,s in listed if s == split and checked[f][0]]
         for f,why in skipped: print(f'skipped {shown(f)}: {why}')
         mine = [(f, c) for f,c,s in listed if s == split and not checked[f][0]]
-        if not mine: raise ValueError(f'no image of {path} falls into the {split} split; add images, or make train/ and val/ folders')
+        if not mine:
+            raise ValueError(f'no image of {path} falls into the {split} split; add images, or make train/ and val/ '
+                             'folders')
         classes = sorted({c for _,c,_ in listed})
         labels = torch.tensor([classes.index(c) for _,c in mine])
         digests = [checked[f][1] for f,_ in mine]
@@ -238,7 +247,8 @@ class FolderSet(ImageSet):
     def subset(self, idx):
         idx = torch.arange(len(self))[idx].tolist()
         files,digests = [self.files[i] for i in idx],[self.digests[i] for i in idx]
-        return FolderSet(self.name, self.split, self.root, files, self.labels[idx], self.classes, digests, texts=self.texts)
+        return FolderSet(self.name, self.split, self.root, files, self.labels[idx], self.classes, digests,
+                         texts=self.texts)
 
     def batch(self,
         idx,                  # (b,) which images
@@ -255,7 +265,9 @@ class FolderSet(ImageSet):
     )->Image.Image:
         "One picture, whole, in RGB."
         try: return open_rgb(self.root/self.files[i])
-        except ValueError as e: raise ValueError(f'{shown(self.files[i])} was usable when {self.root} was checked, and is not now: {e}') from None
+        except ValueError as e:
+            raise ValueError(
+                f'{shown(self.files[i])} was usable when {self.root} was checked, and is not now: {e}') from None
 
 # %% ../nbs/07_data.ipynb #5b0d0928
 def load_images(
@@ -269,9 +281,13 @@ def load_images(
     kind,_,path = data.partition(':')
     if kind == 'folder' and path: return FolderSet.open(Path(root or '', path), split, cache)
     if data == 'imagenet' or data in COLLECTIONS:
-        if not root: raise ValueError(f"data={data!r} needs data_root, the folder it lies in. For a trial without it: data=fashion, or data=folder:PATH")
-        if not Path(root).expanduser().is_dir(): raise ValueError(f'data_root={str(root)!r} is not a folder; give the one where {data} lies')
-        return FolderSet.open(root, split, cache, lister=list_imagenet if data == 'imagenet' else partial(list_collection, name=data), name=data)
+        if not root:
+            raise ValueError(f"data={data!r} needs data_root, the folder it lies in. For a trial without it: "
+                             "data=fashion, or data=folder:PATH")
+        if not Path(root).expanduser().is_dir():
+            raise ValueError(f'data_root={str(root)!r} is not a folder; give the one where {data} lies')
+        return FolderSet.open(root, split, cache, lister=list_imagenet if data == 'imagenet'
+                              else partial(list_collection, name=data), name=data)
     if data == 'emoji': return EmojiSet.open(split)
     if data not in ('fashion', 'fashion_mnist_full'):
         names = ', '.join(['fashion', 'emoji', 'fashion_mnist_full', 'imagenet', *COLLECTIONS])
@@ -320,7 +336,9 @@ class Batches:
         world:int=1):         # number of processes; must divide B
         for name,n in dict(size=size, batch_size=batch_size, world=world).items(): check_count(name, n)
         check_count('rank', rank, 0, world-1)
-        if batch_size % world: raise ValueError(f'batch_size={batch_size} is the total of all ranks and must be a multiple of world={world}')
+        if batch_size % world:
+            raise ValueError(f'batch_size={batch_size} is the total of all ranks and must be a multiple of '
+                             f'world={world}')
         named_transform(transform)
         self.images,self.size,self.batch_size,self.transform,self.seed = images,size,batch_size,transform,seed
         self.mine = slice(rank*batch_size//world, (rank+1)*batch_size//world)
@@ -346,7 +364,8 @@ class Batches:
     ):                 # iterator of Batch
         "The batches of these steps, in order. Draws nothing from torch's own random numbers."
         check_count('workers', workers, 0)
-        return iter(DataLoader(self, batch_size=None, sampler=range(start, stop), num_workers=workers, generator=torch.Generator()))
+        return iter(DataLoader(self, batch_size=None, sampler=range(start, stop), num_workers=workers,
+                               generator=torch.Generator()))
 
 def sequential(
     images:ImageSet,      # what to read

@@ -58,7 +58,8 @@ FIXED_SUBGROUPS = (
     'computer', 'phone', 'music', 'light & video', 'game', 'award-medal', 'emotion', 'other-object', 'hand-single-finger',
     'person-role', 'person-activity')
 FIXED_WORDS = re.compile(
-    r'left|right|facing|moon|dna|sleep|symbol|sign\b|money|ticket|envelope|elevator|x-ray|tanabata|salt|can(ned)? |box|bottle|superhero')
+    r'left|right|facing|moon|dna|sleep|symbol|sign\b|money|ticket|envelope|elevator|x-ray|tanabata|salt|can(ned)? '
+    r'|box|bottle|superhero')
 
 def may_mirror(
     concept:tuple, # name, group, sub-group
@@ -77,7 +78,8 @@ class Layout(NamedTuple):
     colour:str='white'  # a name in COLOURS
 
 @lru_cache(64)
-def _uniform(seed, view): return np.random.default_rng([3, seed, view]).random((8192, 5)) # of more pictures than there are
+# of more pictures than there are
+def _uniform(seed, view): return np.random.default_rng([3, seed, view]).random((8192, 5))
 
 def layout(
     picture:int,       # p, place in the file

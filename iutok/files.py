@@ -28,7 +28,8 @@ def world_size()->int: # 1 for a run of one process
 class OtherRank(Exception): "The end of the notebook for a process that is not the first; no error."
 
 def first_rank_only():
-    "After training: the first process goes on to write the results; in the others this raises OtherRank, which `scripts/run.py` takes for success."
+    """After training: the first process goes on to write the results;
+    in the others this raises OtherRank, which `scripts/run.py` takes for success."""
     if rank(): raise OtherRank(f'rank {rank()} of {world_size()} has trained; the first one writes the results')
 
 # %% ../nbs/01_files.ipynb #4910dd4d
@@ -36,7 +37,8 @@ def atomic(
     path:str|Path,               # file to write; its folder is created
     write:Callable[[Path],None], # called with a temporary path in the same folder
 )->Path:                         # the final path
-    "Let `write` fill a temporary file, then move it to `path` in one step. What `write` raises passes through; `path` is then as it was."
+    """Let `write` fill a temporary file, then move it to `path` in one step. What `write` raises passes through;
+    `path` is then as it was."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix=path.suffix)
@@ -68,7 +70,8 @@ def load_json(
     path = Path(path)
     if not path.exists(): raise ValueError(f'{path} does not exist.')
     try: return json.loads(path.read_text())
-    except json.JSONDecodeError as e: raise ValueError(f'{path} is not valid JSON ({e}); delete it and run again.') from None
+    except json.JSONDecodeError as e:
+        raise ValueError(f'{path} is not valid JSON ({e}); delete it and run again.') from None
 
 def fingerprint(
     *parts:Any, # JSON-able values, bytes or arrays
@@ -83,7 +86,8 @@ def fingerprint(
                 h.update(b'bfloat16')
                 p = p.view(int16)
             p = p.numpy()
-        if hasattr(p, 'tobytes'): p = str((p.shape, str(p.dtype))).encode() + p.tobytes() # in C order, however it lies in memory
+        # in C order, however it lies in memory
+        if hasattr(p, 'tobytes'): p = str((p.shape, str(p.dtype))).encode() + p.tobytes()
         h.update(p if isinstance(p, bytes) else json.dumps(p, sort_keys=True, default=_plain).encode())
     return h.hexdigest()[:12]
 
@@ -105,7 +109,8 @@ def stamp(
 def _note(path): return path.with_name(f'.{path.name}.sum') # beside a cached file: its stamp and its digest
 
 def _whole(path):
-    "Whether a file holds what was written: True, False, or None where nobody noted it. It is read again only where its stamp has moved."
+    """Whether a file holds what was written: True, False, or None where nobody noted it.
+    It is read again only where its stamp has moved."""
     try: seen = load_json(_note(path))
     except (ValueError, OSError): return None if path.exists() else False
     now = stamp(path)
@@ -137,7 +142,8 @@ def cached(
         whole = _whole(path)
         if whole is None:
             try: read(path)
-            except Exception as e: again(' '.join(str(e).split())[:100] or type(e).__name__) # each format has its own kinds
+            # each format has its own kinds
+            except Exception as e: again(' '.join(str(e).split())[:100] or type(e).__name__)
             else: keep(digest(path))
         elif not whole: again('it is not what was written') if path.exists() else write()
     while not (_whole(path) or (path.exists() and not os.access(path.parent, os.W_OK))): time.sleep(.2)
@@ -173,7 +179,8 @@ def find_path(
     tries = [here(path), project_root()/path]
     for p in tries:
         if p.exists(): return p
-    raise ValueError(f"'{path}' does not exist, neither here nor in the project. Give the folder of a finished run, such as runs/mini/vqgan-s0.")
+    raise ValueError(f"'{path}' does not exist, neither here nor in the project. Give the folder of a finished run, "
+                     "such as runs/mini/vqgan-s0.")
 
 def asset(
     name:str, # file name

@@ -39,7 +39,8 @@ def _turn(img):
     except Exception: return None # Pillow raises a dozen kinds here
 
 def _clear_colour(img):
-    "The transparent colour of a picture without alpha, in the units of its pixels; None: it has none. Asked before it is decoded."
+    """The transparent colour of a picture without alpha, in the units of its pixels; None: it has none.
+    Asked before it is decoded."""
     clear = img.info.get('transparency')
     if clear is None or img.mode not in ('1', 'L', 'RGB', 'I', 'I;16', 'I;16B', 'I;16L'): return None
     if img.format != 'PNG': return clear
@@ -52,9 +53,12 @@ def to_rgb(
     img:Image.Image, # a Pillow image of any mode
 )->Image.Image:      # RGB, upright, transparency laid on white
     "The one right RGB version of a picture; a ValueError says why there is none."
-    if max(img.size) > 50*min(img.size): raise ValueError(f'{img.width}x{img.height} is more than 50 times as long as wide')
-    sixteen = img.mode.startswith('I;16') or (img.mode == 'I' and img.format == 'PNG') # older Pillow calls a 16-bit PNG "I"
-    if img.mode in ('I', 'F', 'LAB', 'HSV') and not sixteen: raise ValueError(f'mode {img.mode} has no faithful RGB version')
+    if max(img.size) > 50*min(img.size):
+        raise ValueError(f'{img.width}x{img.height} is more than 50 times as long as wide')
+    # older Pillow calls a 16-bit PNG "I"
+    sixteen = img.mode.startswith('I;16') or (img.mode == 'I' and img.format == 'PNG')
+    if img.mode in ('I', 'F', 'LAB', 'HSV') and not sixteen:
+        raise ValueError(f'mode {img.mode} has no faithful RGB version')
     clear,turn = _clear_colour(img),_turn(img)
     img.load()
     if img.mode == 'La': img = img.convert('LA')
@@ -70,7 +74,8 @@ def to_rgb(
     return img if turn is None else img.transpose(turn)
 
 # %% ../nbs/03_pixels.ipynb #ca948b3f
-warnings.filterwarnings('ignore', module=r'PIL\.') # about notes; set here, once, because filters belong to the process, not to a thread
+# about notes; set here, once, because filters belong to the process, not to a thread
+warnings.filterwarnings('ignore', module=r'PIL\.')
 _PNG,_EXIF = b'\x89PNG\r\n\x1a\n',b'Exif\0\0'
 
 def without_notes(
@@ -84,7 +89,8 @@ def without_notes(
             n,kind = int.from_bytes(data[i:i+4], 'big'),data[i+4:i+8]
             chunk,i = data[i:i+12+n],i+12+n
             sound = zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], 'big')
-            if kind[:1].isupper() or (sound and kind in ((b'tRNS', b'eXIf') if keep_turn else (b'tRNS',))): out.append(chunk)
+            if kind[:1].isupper() or (sound and kind in ((b'tRNS', b'eXIf') if keep_turn else (b'tRNS',))):
+                out.append(chunk)
             if kind == b'IEND': break
         return b''.join(out)
     if data[:3] == b'\xff\xd8\xff':
@@ -92,7 +98,8 @@ def without_notes(
         while i+4 <= len(data) and data[i] == 0xff and data[i+1] != 0xda: # up to the start of the scan
             marker,n = data[i+1],int.from_bytes(data[i+2:i+4], 'big')
             part,i = data[i:i+2+n],i+2+n
-            note = marker == 0xfe or (0xe1 <= marker <= 0xef and marker != 0xee) # comments and APP1 to APP15, but Adobe's tells the colours
+            # comments and APP1 to APP15, but Adobe's tells the colours
+            note = marker == 0xfe or (0xe1 <= marker <= 0xef and marker != 0xee)
             if not note or (keep_turn and marker == 0xe1 and part[4:10] == _EXIF): out.append(part)
         return b''.join(out)+data[i:]
     return data
@@ -102,7 +109,8 @@ def _open(data):
     try: return Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as e:
         if data[:3] != b'\xff\xd8\xff':
-            raise ValueError(f'more than the {2*Image.MAX_IMAGE_PIXELS/1e6:.3g} million pixels that are read: make it smaller ({e})') from None
+            raise ValueError(f'more than the {2*Image.MAX_IMAGE_PIXELS/1e6:.3g} million pixels that are read: make it '
+                             f'smaller ({e})') from None
     img = JpegImageFile(io.BytesIO(data))
     for part in (2, 4, 8):
         if img.width*img.height > 2*Image.MAX_IMAGE_PIXELS*part**2: continue
@@ -120,7 +128,8 @@ def decode(
         try: return to_rgb(_open(text()))
         except Exception as e: reasons.append(e) # Pillow raises a dozen kinds here
     first = reasons[0]
-    raise ValueError('not an image' if isinstance(first, UnidentifiedImageError) else ' '.join(str(first).split()) or type(first).__name__)
+    raise ValueError('not an image' if isinstance(first, UnidentifiedImageError) else ' '.join(str(first).split())
+                     or type(first).__name__)
 
 # %% ../nbs/03_pixels.ipynb #8fa52592
 @dataclass(frozen=True)
@@ -144,7 +153,8 @@ def crop_boxes(
     w:int,        # width of the images, pixels
     area:tuple,   # range of the cropped share of the area, e.g. (.8, 1.)
 )->np.ndarray:    # (b, 4) int64 top, left, height, width
-    "Boxes of a random resized crop, aspect ratios 3/4 to 4/3 (torchvision's rule): the first of ten tries that fits, else the centre."
+    """Boxes of a random resized crop, aspect ratios 3/4 to 4/3 (torchvision's rule):
+    the first of ten tries that fits, else the centre."""
     share,ratio = area[0]+(area[1]-area[0])*u[:,:10],np.exp(np.log(4/3)*(2*u[:,10:20]-1))
     ws,hs = np.rint(np.sqrt(h*w*share*ratio)).astype(int),np.rint(np.sqrt(h*w*share/ratio)).astype(int)
     fits = (ws > 0) & (ws <= w) & (hs > 0) & (hs <= h)
@@ -169,7 +179,8 @@ def square(
     u:np.ndarray=None,    # (23,) uniform numbers; needed unless the transform is none
 )->Tensor:                # (3, S, S) uint8
     "One picture as a square tensor. Raises ValueError for an unknown transform."
-    from torchvision.transforms.v2 import InterpolationMode,functional as TF # here, for its import takes as long as torch's
+    # here, for its import takes as long as torch's
+    from torchvision.transforms.v2 import InterpolationMode,functional as TF
     t,size = named_transform(transform),check_count('size', size)
     if t.area:
         top,left,h,w = crop_boxes(u[None], img.height, img.width, t.area)[0].tolist()
@@ -208,7 +219,8 @@ def resize_boxes(
     boxes:Tensor, # (b, 4) top, left, height, width; (1, 4) serves all
     size:int,     # S, pixels
 )->Tensor:        # (b, C, S, S) uint8
-    "Crop and resize a batch as Pillow does, to the bit: along rows, then along columns, or the other way round, rounded to bytes in between."
+    """Crop and resize a batch as Pillow does, to the bit:
+    along rows, then along columns, or the other way round, rounded to bytes in between."""
     top,left,h,w = boxes.T
     byte = lambda t: t.add_(.5).floor_().clamp_(0, 255)
     rows,cols = bicubic(left, w, x.shape[3], size).mT[:,None],bicubic(top, h, x.shape[2], size)[:,None]
@@ -222,28 +234,34 @@ def resize_boxes(
 # %% ../nbs/03_pixels.ipynb #43c7b32c
 def _rgb_of(img, n):
     try: return to_rgb(img)
-    except Exception as e: raise ValueError(f"image {n} cannot be used: {' '.join(str(e).split()) or type(e).__name__}") from None
+    except Exception as e:
+        raise ValueError(f"image {n} cannot be used: {' '.join(str(e).split()) or type(e).__name__}") from None
 
 def as_batch(
     images,   # a Pillow image, a list of them, or a (B, 3, H, W) tensor: uint8, or float in [0, 1]
     size:int, # S, pixels
 )->Tensor:    # (B, 3, S, S) float32 in [-1, 1]
-    "Whatever a person has, as the networks want it: shorter side to S, centre crop. Raises TypeError or ValueError with what to do."
+    """Whatever a person has, as the networks want it: shorter side to S, centre crop.
+    Raises TypeError or ValueError with what to do."""
     size = check_count('size', size)
     if isinstance(images, Image.Image): images = [images]
     if isinstance(images, (list, tuple)):
         if not images: raise ValueError('the list of images is empty')
-        if not all(isinstance(i, Image.Image) for i in images): raise TypeError('a list may hold only Pillow images; stack tensors to (B, 3, H, W) first')
+        if not all(isinstance(i, Image.Image) for i in images):
+            raise TypeError('a list may hold only Pillow images; stack tensors to (B, 3, H, W) first')
         return to_float(torch.stack([square(_rgb_of(i, n), size) for n,i in enumerate(images)]))
-    if not isinstance(images, Tensor): raise TypeError(f'{type(images).__name__} is neither a Pillow image, a list of them nor a tensor (B, 3, H, W)')
+    if not isinstance(images, Tensor):
+        raise TypeError(f'{type(images).__name__} is neither a Pillow image, a list of them nor a tensor (B, 3, H, W)')
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise ValueError(f'a batch must have shape (B, 3, H, W), got {tuple(images.shape)}; add a batch axis with x[None], move channels with '
                          'x.permute(0, 3, 1, 2), repeat grey with x.repeat(1, 3, 1, 1)')
     if images.dtype != torch.uint8:
         if not images.is_floating_point(): raise TypeError(f'a batch must be uint8 or float, got {images.dtype}')
-        low,high,slack = images.min().item(),images.max().item(),4*torch.finfo(images.dtype).eps # what rounding leaves is clamped below
+        # what rounding leaves is clamped below
+        low,high,slack = images.min().item(),images.max().item(),4*torch.finfo(images.dtype).eps
         if not (low >= -slack and high <= 1+slack):
-            raise ValueError(f'a float batch must lie in [0, 1], got [{low:.7g}, {high:.7g}]; for one in [-1, 1] pass (x+1)/2')
+            raise ValueError(f'a float batch must lie in [0, 1], got [{low:.7g}, {high:.7g}]; for one in [-1, 1] pass '
+                             '(x+1)/2')
         images = images.float()
     if tuple(images.shape[2:]) != (size, size):
         from torchvision.transforms.v2 import InterpolationMode,functional as TF

@@ -36,8 +36,10 @@ class Reconstruct(nn.Module):
         warm:int=0,                  # steps that go around the quantizer
         gan_loss:str='hinge'):       # a name in GAN_LOSSES, else ValueError
         super().__init__()
-        if gan_loss not in GAN_LOSSES: raise ValueError(f"gan_loss must be {' or '.join(GAN_LOSSES)}, got {gan_loss!r}.")
-        self.tok,self.l1,self.mse,self.disc_start,self.gain,self.g_weight,self.warm = tok,l1,mse,disc_start,gain,g_weight,warm
+        if gan_loss not in GAN_LOSSES:
+            raise ValueError(f"gan_loss must be {' or '.join(GAN_LOSSES)}, got {gan_loss!r}.")
+        self.tok,self.l1,self.mse,self.disc_start,self.gain = tok,l1,mse,disc_start,gain
+        self.g_weight,self.warm = g_weight,warm
         self.frozen,self.g_loss = frozen or tokens is not None,GAN_LOSSES[gan_loss][1]
         self.find_unused = warm>0 and not self.frozen # the warm steps leave a codebook without gradient
         self.seen = None                              # images and reconstructions of the last step
@@ -48,7 +50,8 @@ class Reconstruct(nn.Module):
     @property
     def still(self): # parts that do not learn
         t = self.tok
-        return [m for m in (t.feature_decoder, *((t.encoder, t.post_encode, t.quantizer) if self.frozen else ())) if m is not None]
+        return [m for m in (t.feature_decoder, *((t.encoder, t.post_encode, t.quantizer) if self.frozen else ()))
+                if m is not None]
     @property
     def trainable(self): return [p for p in self.tok.parameters() if p.requires_grad]
 
@@ -61,11 +64,14 @@ class Reconstruct(nn.Module):
         if isinstance(self._outside[0], nn.Module): self._outside[0]._apply(fn)
         return super()._apply(fn, recurse)
 
-    def reconstruct(self, batch, step): # a Batch, step (from 0) -> x in [-1, 1], x_hat, both (B, 3, S, S) float32, and the quantizer's loss ()
+    # a Batch, step (from 0) -> x in [-1, 1], x_hat, both (B, 3, S, S) float32, and the quantizer's loss ()
+    def reconstruct(self, batch, step):
         x,tokens = to_float(batch.u8),self._outside[2]
         none = x.new_zeros(())
         if self.frozen:
-            with torch.no_grad(): q = Quantized(self.tok.quantizer.decode(tokens[batch.idx.to(tokens.device)].to(x.device).long()), None, none) if tokens is not None else self.tok.quantize(x)
+            with torch.no_grad():
+                q = Quantized(self.tok.quantizer.decode(tokens[batch.idx.to(tokens.device)].to(x.device).long()), None,
+                              none) if tokens is not None else self.tok.quantize(x)
         else:
             z = self.tok.latents(x)
             q = Quantized(z, None, none) if step<self.warm else self.tok.quantizer(z)
@@ -99,7 +105,8 @@ class Discriminate(nn.Module):
         r1:float=0.,           # gamma of the gradient penalty on real images, which is added times gamma/2; 0: none
         repeat:bool=False):    # reconstruct again with the updated generator (the official order) rather than reuse
         super().__init__()
-        if gan_loss not in GAN_LOSSES: raise ValueError(f"gan_loss must be {' or '.join(GAN_LOSSES)}, got {gan_loss!r}.")
+        if gan_loss not in GAN_LOSSES:
+            raise ValueError(f"gan_loss must be {' or '.join(GAN_LOSSES)}, got {gan_loss!r}.")
         self.disc,self.weight,self.r1,self.repeat,self.d_loss = disc,weight,r1,repeat,GAN_LOSSES[gan_loss][0]
         self._generator = Shared((generator,))
 
@@ -107,7 +114,8 @@ class Discriminate(nn.Module):
         g = self._generator[0]
         with torch.no_grad(): x,x_hat = g.reconstruct(batch, step)[:2] if self.repeat else g.seen
         fake,real = self.disc(x_hat),self.disc(x) # two calls: a batch norm never sees real and fake together
-        loss,logs = self.weight*self.d_loss(real, fake),dict(real=real.detach().float().mean(), fake=fake.detach().float().mean())
+        loss = self.weight*self.d_loss(real, fake)
+        logs = dict(real=real.detach().float().mean(), fake=fake.detach().float().mean())
         if self.r1:
             penalty = r1_penalty(self.disc, x)
             loss,logs = loss+self.r1/2*penalty,logs | dict(r1=penalty.detach())

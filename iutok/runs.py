@@ -30,7 +30,8 @@ def _version(name):
 
 def _cpu():
     info = Path('/proc/cpuinfo')
-    names = [l.partition(':')[2].strip() for l in info.read_text().splitlines() if l.startswith('model name')] if info.exists() else []
+    names = [l.partition(':')[2].strip() for l in info.read_text().splitlines()
+             if l.startswith('model name')] if info.exists() else []
     return names[0] if names else platform.processor() or platform.machine()
 
 def environment()->dict:
@@ -80,25 +81,29 @@ class Run:
     )->dict: # its record
         "Build on an earlier finished run; its identity and what its weights hold become part of this one's."
         r = read_record(path)
-        self.used[role] = r | dict(weights={f.name:digest(f)[:16] for f in sorted(Path(r['folder']).glob('*.safetensors'))})
+        self.used[role] = r | dict(weights={f.name:digest(f)[:16]
+                                            for f in sorted(Path(r['folder']).glob('*.safetensors'))})
         return self.used[role]
 
     def record(self,
         metrics:dict,  # name -> number
         **extra,       # protocol, frozen, ... : JSON-able
     )->dict:           # the record, as written
-        "Write record.json, the only thing that tables read (the first process does). Its presence says that the run is finished."
+        """Write record.json, the only thing that tables read (the first process does).
+        Its presence says that the run is finished."""
         params = {k:_portable(v) for k,v in self.params.items() if k not in _BOOKKEEPING}
         r = dict(run=self.name, notebook=self.notebook, id=self.id, profile=self.params['profile'], seed=self.params.get('seed'), metrics=metrics, params=params,
                  uses={k:dict(run=u['run'], id=u['id']) for k,u in self.used.items()}, arithmetic=self.arithmetic, **extra,
                  processes=world_size(), seconds=round(time.time()-self.started, 1), **self.machine, finished=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
         if rank()==0:
             save_json(self.folder/'record.json', r)
-            print(f"The record of this run is {short_path(self.folder/'record.json')}; whatever else it made lies beside it.")
+            print(f"The record of this run is {short_path(self.folder/'record.json')}; whatever else it made lies "
+                  "beside it.")
         return r
 
     def _repr_markdown_(self):
-        rows = '\n'.join(f'| {k} | {v} | {parameter(self.notebook, k).help} |' for k,v in self.params.items() if v is not None)
+        rows = '\n'.join(f'| {k} | {v} | {parameter(self.notebook, k).help} |' for k,v in self.params.items()
+                         if v is not None)
         return f'**{self.name}** in `{short_path(self.folder)}`\n\n| parameter | value | |\n|---|---|---|\n{rows}'
 
 def read_record(
@@ -107,7 +112,9 @@ def read_record(
     "The record of a finished run; an unfinished one raises a ValueError that says how to finish it."
     p = find_path(path)
     f = p if p.is_file() else p/'record.json'
-    if not f.exists(): raise ValueError(f'{short_path(p)} holds no record.json: that run did not finish. Start it again and it continues where it stopped.')
+    if not f.exists():
+        raise ValueError(f'{short_path(p)} holds no record.json: that run did not finish. Start it again and it '
+                         'continues where it stopped.')
     return load_json(f) | dict(folder=str(f.parent))
 
 _LITERAL = (ast.Constant, ast.List, ast.Dict, ast.UnaryOp)
@@ -126,17 +133,20 @@ def asked(
     page,injected = {},{}
     for source in ns.get('In', ()):
         names = _assigned(source)
-        if 'profile' in names and 'run_root' in names: page,injected = names,{} # the parameters cell, perhaps executed again
+        # the parameters cell, perhaps executed again
+        if 'profile' in names and 'run_root' in names: page,injected = names,{}
         elif page and source.lstrip().startswith('# Parameters'): injected |= names
     given = {k:ast.literal_eval(v) if isinstance(v, _LITERAL) else ns[k] for k,v in (page | injected).items()}
-    if given.get('recipe') and 'profile' not in injected: del given['profile'] # the page's own default; the recipe has one too
+    # the page's own default; the recipe has one too
+    if given.get('recipe') and 'profile' not in injected: del given['profile']
     return given
 
 def start_run(
     notebook:str, # stem of the notebook, e.g. 'train_vqkd'
     ns:dict,      # the notebook's `globals()`
 )->Run:           # with every parameter filled
-    "Judge and fill the parameters of this notebook, make its folder, seed everything. Raises ValueError as `resolve` and `check_places` do."
+    """Judge and fill the parameters of this notebook, make its folder, seed everything.
+    Raises ValueError as `resolve` and `check_places` do."""
     params = resolve(notebook, anchored(asked(ns)))
     check_places(params)
     run = Run(notebook, params, run_folder(params))

@@ -61,8 +61,10 @@ def draw(
     logits:Tensor, # (B, K), -inf for what must not be drawn
     u:Tensor,      # (B,) uniform in [0, 1)
 )->Tensor:         # (B,) int64 indices
-    "One index per row, by the inverse of the distribution function. Raises ValueError for logits that are NaN and u outside [0, 1]."
-    if logits.ndim!=2 or u.shape!=logits.shape[:1]: raise ValueError(f'draw wants logits (B, K) and u (B,), not {tuple(logits.shape)} and {tuple(u.shape)}.')
+    """One index per row, by the inverse of the distribution function.
+    Raises ValueError for logits that are NaN and u outside [0, 1]."""
+    if logits.ndim!=2 or u.shape!=logits.shape[:1]:
+        raise ValueError(f'draw wants logits (B, K) and u (B,), not {tuple(logits.shape)} and {tuple(u.shape)}.')
     cdf = logits.softmax(-1).cumsum(-1)
     whole = cdf[:,-1:].contiguous()
     if not (whole.squeeze(1).isfinite() & (u>=0) & (u<=1)).all():
@@ -110,22 +112,26 @@ def generate(
     return torch.stack(z, 1)
 
 # %% ../nbs/60_sampling.ipynb #1a1ceaf9
-def _batches(ar, labels, pick, scale, prefix, batch_size): # pick(logits, position, images): images is a slice of the labels
+# pick(logits, position, images): images is a slice of the labels
+def _batches(ar, labels, pick, scale, prefix, batch_size):
     if scale!=1 and ar.null is None:
-        raise ValueError(f'Guidance with scale {scale} needs the null class: train the network with drop_label > 0, or use scale=1.')
+        raise ValueError(f'Guidance with scale {scale} needs the null class: train the network with drop_label > 0, or '
+                         'use scale=1.')
     check_range('scale', scale)
     check_count('batch_size', batch_size)
     labels = torch.as_tensor(labels)
     check_integers('labels', labels)
     labels = labels.long()
     if labels.ndim!=1 or not len(labels): raise ValueError(f'Want labels (B,) with B > 0, not {tuple(labels.shape)}.')
-    if labels.min()<0 or labels.max()>=ar.n_cond: raise ValueError(f'labels must lie in [0, {ar.n_cond}), but span {int(labels.min())} to {int(labels.max())}.')
+    if labels.min()<0 or labels.max()>=ar.n_cond:
+        raise ValueError(f'labels must lie in [0, {ar.n_cond}), but span {int(labels.min())} to {int(labels.max())}.')
     if prefix is not None and (prefix.ndim!=2 or len(prefix)!=len(labels) or prefix.shape[1]>=ar.length):
         raise ValueError(f'Want prefix ({len(labels)}, P) with P < {ar.length}, not {tuple(prefix.shape)}.')
     if prefix is not None:
         check_integers('prefix', prefix)
         if prefix.numel() and not 0<=int(prefix.min())<=int(prefix.max())<ar.n_codes:
-            raise ValueError(f'prefix must lie in [0, {ar.n_codes}), but spans {int(prefix.min())} to {int(prefix.max())}.')
+            raise ValueError(f'prefix must lie in [0, {ar.n_codes}), but spans {int(prefix.min())} to '
+                             f'{int(prefix.max())}.')
     was,dev,out = ar.training,ar.embed.weight.device,[]
     ar.eval()
     try:
@@ -149,7 +155,8 @@ def sample(
     first:int=0,          # number of the first image, e.g. where this process's share starts
     batch_size:int=250,   # images at a time
 )->Tensor:                # (B, L) int64 tokens in [0, K), on the CPU
-    "Draw one token sequence per label; raises ValueError for guidance without a null class and for values out of range."
+    """Draw one token sequence per label;
+    raises ValueError for guidance without a null class and for values out of range."""
     _check_filter(temperature, top_k, top_p)
     u = uniforms(len(labels), ar.length, seed, first).to(ar.embed.weight.device)
     def pick(logits, j, s): return draw(filter_logits(logits, temperature, top_k, top_p), u[s,j])

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 # %% ../nbs/04_splits.ipynb #18515c55
-ROLES = dict(train=('train', 'training'), val=('val', 'valid', 'validation', 'dev'), test=('test', 'testing')) # what splits are called
+# what splits are called
+ROLES = dict(train=('train', 'training'), val=('val', 'valid', 'validation', 'dev'), test=('test', 'testing'))
 
 def _files(top): # every file below a folder, links followed and dangling ones included, hidden ones not
     out,seen = [],set()
@@ -43,7 +44,9 @@ def _splits(root): # role -> folder; empty where the folders are classes
     if 'train' not in found:
         if others and not any(_folders(d) for d in found.values()): return {} # classes
         raise ValueError(f'{root} holds {next(iter(found.values())).name}/ but no train/')
-    if others: raise ValueError(f'{root} holds {others[0].name}/ beside its splits; move it away, or into the split it belongs to.')
+    if others:
+        raise ValueError(f'{root} holds {others[0].name}/ beside its splits; move it away, or into the split it '
+                         'belongs to.')
     return found
 
 def list_folder(
@@ -52,15 +55,19 @@ def list_folder(
     "Which files a folder holds, and which split each belongs to. A ValueError says what layout was expected."
     found = _splits(root)
     test = found.get('val') or found.get('test')
-    if 'val' in found and 'test' in found: print(f"{found['test']} is not used; the images of {found['val'].name}/ are held out.")
+    if 'val' in found and 'test' in found:
+        print(f"{found['test']} is not used; the images of {found['val'].name}/ are held out.")
     tops = {'train':found['train'], 'test':test} if test else {None:found.get('train', root)}
     listed = []
     for split,top in tops.items():
         classes = _folders(top)
         for c in classes or [top]:
             label = composed(c.name) if classes else 'images'
-            listed += [(p.relative_to(root).as_posix(), label, split or by_hash(f'{label}/{p.relative_to(c).as_posix()}')) for p in _files(c)]
-    if not listed: raise ValueError(f'{root} holds no files; folder:PATH wants PATH/CLASS/*, PATH/{{train,val}}/CLASS/* or, for one class, PATH/*')
+            listed += [(p.relative_to(root).as_posix(), label, split
+                        or by_hash(f'{label}/{p.relative_to(c).as_posix()}')) for p in _files(c)]
+    if not listed:
+        raise ValueError(f'{root} holds no files; folder:PATH wants PATH/CLASS/*, PATH/{{train,val}}/CLASS/* or, for '
+                         'one class, PATH/*')
     strange = {c for _,c,s in listed if s == 'test'} - {c for _,c,s in listed if s == 'train'} if test else None
     if strange: raise ValueError(f'{test} holds classes that train/ lacks: {", ".join(sorted(strange))}')
     return listed
@@ -73,7 +80,8 @@ def by_hash(
     name:str, # class and file name
 )->str:       # 'test' for one name in ten, else 'train'
     "The split of a file, from its name alone."
-    return 'test' if int(hashlib.sha256(composed(name).encode('utf-8', 'surrogateescape')).hexdigest()[:8], 16) < .1*2**32 else 'train'
+    return 'test' if int(hashlib.sha256(composed(name).encode('utf-8', 'surrogateescape')).hexdigest()[:8],
+                         16) < .1*2**32 else 'train'
 
 # %% ../nbs/04_splits.ipynb #a3751ca8
 class Collection(NamedTuple):
@@ -82,7 +90,8 @@ class Collection(NamedTuple):
     strided:bool # spread evenly over the collection rather than its last ones
     each:bool    # per subfolder rather than over the whole
 
-COLLECTIONS = dict(laion_aesthetics=Collection(25_000, False, False), sa_med2d=Collection(25_000, True, False), satin=Collection(.1, True, True))
+COLLECTIONS = dict(laion_aesthetics=Collection(25_000, False, False), sa_med2d=Collection(25_000, True, False),
+                   satin=Collection(.1, True, True))
 _PICTURES = {'.jpg','.jpeg','.png','.webp','.bmp','.gif','.tif','.tiff'}
 
 def held_places(
@@ -91,7 +100,8 @@ def held_places(
     strided:bool, # every (N//k)-th, starting with the first; else the last k
 )->np.ndarray:    # (k,) int64
     "Which images of a collection are held out; a ValueError where fewer than half would be left."
-    if not 0 < k <= n//2: raise ValueError(f'of {n:,} images {k:,} are to be held out, which takes at least {max(2, 2*k):,}')
+    if not 0 < k <= n//2:
+        raise ValueError(f'of {n:,} images {k:,} are to be held out, which takes at least {max(2, 2*k):,}')
     return np.arange(k)*(n//k) if strided else np.arange(n-k, n)
 
 def list_collection(
@@ -100,13 +110,16 @@ def list_collection(
 )->list:       # (file relative to root, class, 'train' or 'test')
     "The files of a collection of one class, divided as the paper does."
     c = COLLECTIONS[name]
-    if (root/'masks').is_dir(): raise ValueError(f'{root} holds masks/ beside its images; give the folder of the images alone')
+    if (root/'masks').is_dir():
+        raise ValueError(f'{root} holds masks/ beside its images; give the folder of the images alone')
     parts = [d for d in sorted(root.iterdir()) if d.is_dir() and d.name[0] != '.'] if c.each else [root]
     if not parts: raise ValueError(f'{name} wants one folder per subset below {root}')
     listed = []
     for part in parts:
         files = [p.relative_to(root).as_posix() for p in _files(part) if p.suffix.lower() in _PICTURES]
-        try: held = set(held_places(len(files), int(c.held*len(files)) if c.held < 1 else int(c.held), c.strided).tolist())
+        try:
+            held = set(held_places(len(files), int(c.held*len(files)) if c.held < 1 else int(c.held),
+                                   c.strided).tolist())
         except ValueError as e: raise ValueError(f'{part} is too small for {name}: {e}') from None
         listed += [(f, name, 'test' if i in held else 'train') for i,f in enumerate(files)]
     return listed
@@ -117,6 +130,7 @@ def list_imagenet(
     "ImageNet's files; a ValueError says what is not as it should be."
     wants = f'imagenet wants {root}/train/SYNSET/* and {root}/val/SYNSET/* (the validation images sorted into synsets)'
     if not ((root/'train').is_dir() and (root/'val').is_dir()): raise ValueError(wants)
-    odd = [d.name for s in ('train', 'val') for d in (root/s).iterdir() if d.name[0] != '.' and not re.fullmatch(r'n\d{8}', d.name)]
+    odd = [d.name for s in ('train', 'val') for d in (root/s).iterdir() if d.name[0] != '.'
+           and not re.fullmatch(r'n\d{8}', d.name)]
     if odd: raise ValueError(f'{wants}; {odd[0]} is no synset')
     return list_folder(root)

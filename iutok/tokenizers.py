@@ -38,7 +38,8 @@ def teacher_side(
     grid:int,           # cells per side
     profile:str='mini', # as for `load_teacher`
 )->int:                 # pixels
-    "The side at which a teacher gives a grid x grid map, its cells whole. The official code's default, with grid=14, for VQ-KD. Raises ValueError for an unknown teacher or grid."
+    """The side at which a teacher gives a grid x grid map, its cells whole.
+    The official code's default, with grid=14, for VQ-KD. Raises ValueError for an unknown teacher or grid."""
     check_count('grid', grid)
     known = teachers(profile)
     if name in known: return grid*known[name].patch
@@ -55,10 +56,13 @@ def teacher_side(
         middle = (low+high)//2
         low,high = (middle, high) if cells(middle)<=grid else (low, middle)
     if cells(low)==grid: return low
-    raise ValueError(f"There is no side at which '{name}' gives a map of {grid}x{grid} cells; take another grid, or name teacher_size.")
+    raise ValueError(f"There is no side at which '{name}' gives a map of {grid}x{grid} cells; take another grid, or "
+                     "name teacher_size.")
 
 class TeacherEncoder(nn.Module):
-    "A frozen teacher as the encoder: images (B, 3, H, W) in [-1, 1] to features (B, C, h, w). Square images of any size are resized to the teacher's side, others to that of their shorter side. Raises ValueError for an unknown teacher, weights that cannot be had, or another hash."
+    """A frozen teacher as the encoder: images (B, 3, H, W) in [-1, 1] to features (B, C, h, w).
+    Square images of any size are resized to the teacher's side, others to that of their shorter side. Raises
+    ValueError for an unknown teacher, weights that cannot be had, or another hash."""
     kind = 'teacher'
     def __init__(self,
         name:str,              # a name in TEACHERS, or timm:NAME
@@ -71,9 +75,13 @@ class TeacherEncoder(nn.Module):
         weights:str|Path=None):# file of its weights; no part of the tokenizer's identity
         super().__init__()
         t = load_teacher(name, profile, pretrained=pretrained, weights=weights, size=size, project=project, fast=fast)
-        if hash not in (None, t.info.hash): raise ValueError(f"This tokenizer was made with weights {hash} of the teacher '{name}' (profile {profile}), but those at hand are {t.info.hash}: load it with the same ones, Tokenizer.load(folder, weights=PATH).")
+        if hash not in (None, t.info.hash):
+            raise ValueError(f"This tokenizer was made with weights {hash} of the teacher '{name}' (profile "
+                             f"{profile}), but those at hand are {t.info.hash}: load it with the same ones, "
+                             "Tokenizer.load(folder, weights=PATH).")
         self._teacher = (t,) # in a tuple: not a submodule
-        self._config = dict(name=name, size=t.size, hash=t.info.hash, pretrained=pretrained, fast=fast, profile=profile, project=project) | (dict(weights=short_path(weights)) if weights else {})
+        self._config = dict(name=name, size=t.size, hash=t.info.hash, pretrained=pretrained, fast=fast, profile=profile,
+                            project=project) | (dict(weights=short_path(weights)) if weights else {})
     def config(self): return self._config
     @property
     def teacher(self): return self._teacher[0]
@@ -136,7 +144,9 @@ class Tokenizer(nn.Module):
         z_q:Tensor, # (B, D, h, w)
     )->Tensor:      # (B, 3, S, S) in about [-1, 1]
         "Decode quantised latents to pixels, with gradients; a ValueError when there is no pixel decoder."
-        if self.decoder is None: raise ValueError('This tokenizer has no pixel decoder yet. Train one: scripts/run train_decoder tokenizer=RUN, then load that run.')
+        if self.decoder is None:
+            raise ValueError('This tokenizer has no pixel decoder yet. Train one: scripts/run train_decoder '
+                             'tokenizer=RUN, then load that run.')
         z = z_q if self.pre_decode is None else self.pre_decode(_as(self.pre_decode, z_q))
         return self.decoder(_as(self.decoder, z))
 
@@ -149,7 +159,8 @@ class Tokenizer(nn.Module):
         images,            # PIL image, list of PIL images, or (B, 3, H, W) uint8 or float in [0, 1]
         batch_size:int=256,# images at a time
     )->Tensor:             # (B, h, w) int64 code indices
-        "Images to token grids; images of another size are resized (shorter side) and centre-cropped. Raises TypeError or ValueError for what are not images."
+        """Images to token grids; images of another size are resized (shorter side) and centre-cropped.
+        Raises TypeError or ValueError for what are not images."""
         self.eval()
         x = as_batch(images, self.image_size)
         return torch.cat([self.quantize(b.to(self.device)).idx.cpu() for b in x.split(batch_size)])
@@ -160,11 +171,14 @@ class Tokenizer(nn.Module):
         batch_size:int=256,# grids at a time
         clamp:bool=True,   # False: keep what lies a little outside, for a distance that looks at what was painted
     )->Tensor:             # (B, 3, S, S) float in [0, 1]
-        "Token grids to images. Raises ValueError for another shape, ids out of range, and where there is no pixel decoder."
+        """Token grids to images.
+        Raises ValueError for another shape, ids out of range, and where there is no pixel decoder."""
         self.eval()
-        if idx.is_floating_point() or idx.dtype==torch.bool: raise ValueError(f'Token grids hold whole numbers, got {idx.dtype}.')
+        if idx.is_floating_point() or idx.dtype==torch.bool:
+            raise ValueError(f'Token grids hold whole numbers, got {idx.dtype}.')
         if idx.ndim!=3: raise ValueError(f'Token grids are (B, h, w), got {tuple(idx.shape)}.')
-        x = torch.cat([self.paint(self.quantizer.decode(b.to(self.device).long())).float().cpu()/2+.5 for b in idx.split(batch_size)])
+        x = torch.cat([self.paint(self.quantizer.decode(b.to(self.device).long())).float().cpu()/2+.5
+                       for b in idx.split(batch_size)])
         return x.clamp(0, 1) if clamp else x
 
     def reconstruct(self, images)->Tensor: # as for encode -> (B, 3, S, S) float in [0, 1]
@@ -186,11 +200,14 @@ class Tokenizer(nn.Module):
 def save(self:Tokenizer,
     folder:str|Path, # created if need be
 )->str:              # fingerprint of the tokenizer
-    "Write tokenizer.safetensors, whose header says everything, and tokenizer.json, a copy of it for people, into `folder`: both, or neither."
+    """Write tokenizer.safetensors, whose header says everything, and tokenizer.json, a copy of it for people, into
+    `folder`: both, or neither."""
     from safetensors.torch import save_file
     parts = {n:dict(kind=p.kind, config=p.config()) for n in _NAMES if (p:=getattr(self, n)) is not None}
-    weights = {k:v.detach().cpu().contiguous().clone() for k,v in self.state_dict().items()} # two names of one tensor become two tensors
-    j = dict(format='iutok tokenizer 1', hash=self.fingerprint(), image_size=self.image_size, parts=parts, about=self.about)
+    # two names of one tensor become two tensors
+    weights = {k:v.detach().cpu().contiguous().clone() for k,v in self.state_dict().items()}
+    j = dict(format='iutok tokenizer 1', hash=self.fingerprint(), image_size=self.image_size, parts=parts,
+             about=self.about)
     header = dict(tokenizer=json.dumps(j)) # what cannot be written fails here, before anything is touched
     folder = Path(folder)
     atomic(folder/'tokenizer.safetensors', lambda p: save_file(weights, p, header))
@@ -203,7 +220,9 @@ def fingerprint(self:Tokenizer,
 )->str:
     "Hash of parts and weights; with `encoding_only`, of those that decide the tokens."
     names = _NAMES[:3] if encoding_only else _NAMES
-    parts = {n:(p.kind, {k:v for k,v in p.config().items() if k!='weights'}) for n in names if (p:=getattr(self, n)) is not None} # not where a file lies
+    # not where a file lies
+    parts = {n:(p.kind, {k:v for k,v in p.config().items() if k!='weights'}) for n in names
+             if (p:=getattr(self, n)) is not None}
     state = {k:v for k,v in self.state_dict().items() if k.split('.')[0] in names}
     return files.fingerprint(parts, sorted(state), *[state[k] for k in sorted(state)])
 
@@ -211,10 +230,12 @@ def _description(folder): # what the weights' own header says, unless tokenizer.
     from safetensors import SafetensorError,safe_open
     j = load_json(folder/'tokenizer.json')
     try:
-        with safe_open(folder/'tokenizer.safetensors', 'pt') as f: header = json.loads((f.metadata() or {}).get('tokenizer', 'null'))
+        with safe_open(folder/'tokenizer.safetensors', 'pt') as f:
+            header = json.loads((f.metadata() or {}).get('tokenizer', 'null'))
     except (SafetensorError, OSError): return j # the loader says what is wrong with the weights
     if header is None or header['hash']==j.get('hash'): return j
-    print(f'{short_path(folder)}/tokenizer.json is of another save than the weights beside it, which say themselves what they are.')
+    print(f'{short_path(folder)}/tokenizer.json is of another save than the weights beside it, which say themselves '
+          'what they are.')
     return header
 
 @patch(cls_method=True)
@@ -228,18 +249,29 @@ def load(cls:Tokenizer,
     folder = find_path(folder)
     where = short_path(folder)
     for f in ('tokenizer.json', 'tokenizer.safetensors'):
-        if not (folder/f).exists(): raise ValueError(f'{where} holds no {f}. Give the folder of a finished train_vqgan, train_fsq, train_vqkd, train_cluster or train_decoder run.')
+        if not (folder/f).exists():
+            raise ValueError(f'{where} holds no {f}. Give the folder of a finished train_vqgan, train_fsq, train_vqkd, '
+                             'train_cluster or train_decoder run.')
     j = _description(folder)
-    if j.get('format')!='iutok tokenizer 1': raise ValueError(f"{where}/tokenizer.json is of format {j.get('format')!r}, expected 'iutok tokenizer 1'.")
+    if j.get('format')!='iutok tokenizer 1':
+        raise ValueError(f"{where}/tokenizer.json is of format {j.get('format')!r}, expected 'iutok tokenizer 1'.")
     unknown = [p['kind'] for p in j['parts'].values() if p['kind'] not in PARTS]
-    if unknown: raise ValueError(f"{where} needs parts this version does not know: {', '.join(unknown)}. It knows {', '.join(PARTS)}.")
+    if unknown:
+        raise ValueError(f"{where} needs parts this version does not know: {', '.join(unknown)}. It knows "
+                         f"{', '.join(PARTS)}.")
     given = lambda p: p['config'] | (dict(weights=weights) if weights and p['kind']=='teacher' else {})
-    tok = cls(**{n:PARTS[p['kind']](**given(p)) for n,p in j['parts'].items()}, image_size=j['image_size'], about=j['about'])
+    tok = cls(**{n:PARTS[p['kind']](**given(p)) for n,p in j['parts'].items()}, image_size=j['image_size'],
+              about=j['about'])
     try: weights = load_file(folder/'tokenizer.safetensors')
-    except (SafetensorError, OSError) as e: raise ValueError(f'{where}/tokenizer.safetensors is damaged ({e}); copy it again or repeat the run.') from None
+    except (SafetensorError, OSError) as e:
+        raise ValueError(f'{where}/tokenizer.safetensors is damaged ({e}); copy it again or repeat the run.') from None
     for k,t in [*tok.named_parameters(), *tok.named_buffers()]:
         if k in weights: t.data = t.data.to(weights[k].dtype) # a tokenizer saved in half precision stays so
     try: tok.load_state_dict(weights)
-    except RuntimeError as e: raise ValueError(f'{where}: the weights belong to another tokenizer than tokenizer.json describes ({str(e).splitlines()[1].strip()[:160]}).') from None
-    if tok.fingerprint()!=j['hash']: raise ValueError(f'{where}: the weights are not those that tokenizer.json was written with; copy both files of one run.')
+    except RuntimeError as e:
+        raise ValueError(f'{where}: the weights belong to another tokenizer than tokenizer.json describes '
+                         f'({str(e).splitlines()[1].strip()[:160]}).') from None
+    if tok.fingerprint()!=j['hash']:
+        raise ValueError(f'{where}: the weights are not those that tokenizer.json was written with; copy both files of '
+                         'one run.')
     return tok.eval()

@@ -40,7 +40,8 @@ def warmup_cosine(
     final:float=0.,  # rate at the end, absolute
     first:float=0.,  # rate at step 0 of a warm-up, absolute
 )->Callable[[int],float]: # step (from 0) -> learning rate
-    "Linear warm-up, then half a cosine (the curve of VQ-KD's recipe; with `warmup=0` that of the AR network). Raises ValueError for a warm-up longer than the run."
+    """Linear warm-up, then half a cosine (the curve of VQ-KD's recipe; with `warmup=0` that of the AR network).
+    Raises ValueError for a warm-up longer than the run."""
     for k,v in dict(lr=lr, final=final, first=first).items(): check_range(k, v, 0)
     check_count('steps', steps, 0)
     check_count('warmup', warmup, 0)
@@ -75,11 +76,13 @@ def decay_groups(
     module:nn.Module,      # its trainable parameters are grouped
     weight_decay:float,    # for matrices
 )->list[dict]:             # two parameter groups that cover every trainable tensor once
-    "Decay matrices; leave biases, norms, embeddings of class and position alone (the groups of VQ-KD's official optimiser)."
+    """Decay matrices;
+    leave biases, norms, embeddings of class and position alone (the groups of VQ-KD's official optimiser)."""
     check_range('weight_decay', weight_decay, 0)
     ps = [(n,p) for n,p in module.named_parameters() if p.requires_grad]
     skip = lambda n,p: p.ndim<2 or n.split('.')[-1] in ('cls_token','pos_embed','cls','pos')
-    return [dict(params=[p for n,p in ps if not skip(n, p)], weight_decay=weight_decay), dict(params=[p for n,p in ps if skip(n, p)], weight_decay=0.)]
+    return [dict(params=[p for n,p in ps if not skip(n, p)], weight_decay=weight_decay),
+            dict(params=[p for n,p in ps if skip(n, p)], weight_decay=0.)]
 
 # %% ../nbs/09_training.ipynb #3dcc01b0
 class Objective(nn.Module):
@@ -96,7 +99,8 @@ def averaged(
     module:nn.Module, # its weights are followed
     decay:float,      # d, the share of the old average that is kept in every step, in [0, 1)
 )->AveragedModel:     # `.update_parameters(module)` after every step; `.module` is a copy of the module with averaged weights
-    "Exponential moving average of a module's weights and buffers; the first update copies. Raises ValueError for a decay outside [0, 1)."
+    """Exponential moving average of a module's weights and buffers; the first update copies.
+    Raises ValueError for a decay outside [0, 1)."""
     if not 0<=decay<1: raise ValueError(f'ema is the share of the old average, in [0, 1), got {decay}.')
     @torch.no_grad()
     def mean(avg, now, _):
@@ -144,7 +148,8 @@ def load_checkpoint(
     ema:nn.Module|None=None, # filled in place
     rank:int=0,            # index of this process
     world:int=1,           # number of processes
-)->tuple[int,float,dict,str|None]: # steps done, training seconds, curves so far, arithmetic; (0, 0., {}, None): nothing to resume
+)->tuple[int,float,dict,
+         str|None]: # steps done, training seconds, curves so far, arithmetic; (0, 0., {}, None): nothing to resume
     """Restore the training state, if `path` exists and belongs to this run.
     A damaged file, or one of other modules, raises a ValueError."""
     if not Path(path).exists(): return 0,0.,{},None
@@ -234,7 +239,8 @@ class _Steps(torch.utils.data.Dataset):
     def __getitem__(self, s): return self.batches[s]
 
 # %% ../nbs/09_training.ipynb #2239146e
-def _step(p, call, batch, step, precision, clip, acc): # -> numbers to log; FloatingPointError unless loss and gradient are finite
+# -> numbers to log; FloatingPointError unless loss and gradient are finite
+def _step(p, call, batch, step, precision, clip, acc):
     p.set_lr(step)
     p.optimizer.zero_grad(set_to_none=True)
     with autocast(precision, acc.device): loss,logs = call(batch, step)
@@ -244,7 +250,8 @@ def _step(p, call, batch, step, precision, clip, acc): # -> numbers to log; Floa
     if not finite.min()==1:
         here = f'The loss is {float(loss.detach()):.4g}'
         if not loss.isfinite(): raise FloatingPointError(here)
-        raise FloatingPointError(f'{here} but ' + ('not finite on another process' if finite[0]<1 else 'its gradient is not finite'))
+        raise FloatingPointError(f'{here} but '
+                                 + ('not finite on another process' if finite[0]<1 else 'its gradient is not finite'))
     p.optimizer.step()
     return dict(loss=loss.detach(), grad_norm=norm) | logs
 
@@ -318,7 +325,8 @@ def _resume(path, phases, run_id, avg, precision, acc): # -> steps done, seconds
     main = acc.is_main_process
     start,before,points,began_in = load_checkpoint(path, phases, run_id, avg, acc.process_index, acc.num_processes)
     if began_in and began_in!=precision:
-        if main: print(f'This run began in {began_in} and goes on in it; here it would begin in {precision}.', flush=True)
+        if main:
+            print(f'This run began in {began_in} and goes on in it; here it would begin in {precision}.', flush=True)
         precision = began_in
     if len(set(gather_object([start])))>1: raise ValueError(
         f'The processes do not see the same {path}; the run folder has to be on storage that all of them share.')
@@ -423,7 +431,8 @@ def _accelerator():
     return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision='no',
                        kwargs_handlers=[DistributedDataParallelKwargs()])
 
-def _prepared(phases, acc): # -> name -> the module, as all processes call it; they have the first one's weights from here on
+# -> name -> the module, as all processes call it; they have the first one's weights from here on
+def _prepared(phases, acc):
     calls = {}
     for name,p in phases.items():
         p.module.to(acc.device).train()

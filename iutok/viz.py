@@ -22,10 +22,13 @@ def to_pixels(
 )->np.ndarray: # (B, H, W, 3) uint8
     "Images as numpy pixels; another shape or type, or a float batch outside [0, 1], raises a ValueError."
     if x.ndim!=4 or x.shape[1] not in (1, 3): raise ValueError(f'Images are (B, 3, H, W), got {tuple(x.shape)}.')
-    if not x.is_floating_point() and x.dtype!=torch.uint8: raise ValueError(f'Images are uint8 or float, got {x.dtype}.')
+    if not x.is_floating_point() and x.dtype!=torch.uint8:
+        raise ValueError(f'Images are uint8 or float, got {x.dtype}.')
     x = x.detach().cpu()
     if x.is_floating_point():
-        if x.numel() and not (x.min()>=-1e-3 and x.max()<=1+1e-3): raise ValueError(f'Float images must lie in [0, 1], got [{x.min():.3g}, {x.max():.3g}]; from [-1, 1], pass (x/2 + 0.5).clamp(0, 1).')
+        if x.numel() and not (x.min()>=-1e-3 and x.max()<=1+1e-3):
+            raise ValueError(f'Float images must lie in [0, 1], got [{x.min():.3g}, {x.max():.3g}]; from [-1, 1], pass '
+                             '(x/2 + 0.5).clamp(0, 1).')
         x = (x.float()*255).round().clamp(0, 255).to(torch.uint8)
     return x.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
 
@@ -58,7 +61,8 @@ def compare_rows(
     if not rows: raise ValueError('There are no rows to show.')
     check_range('size', size, 0, open_low=True)
     n = max(len(v) for v in rows.values())
-    fig,axs = plt.subplots(len(rows), 1, figsize=(n*size+1, len(rows)*size), squeeze=False, gridspec_kw=dict(hspace=.04))
+    fig,axs = plt.subplots(len(rows), 1, figsize=(n*size+1, len(rows)*size), squeeze=False,
+                           gridspec_kw=dict(hspace=.04))
     for ax,(name,x) in zip(axs[:,0], rows.items()):
         ax.imshow(np.asarray(image_grid(x, cols=n, gap=1)), interpolation='nearest')
         ax.set_ylabel(name, rotation=0, ha='right', va='center', fontsize=9)
@@ -75,7 +79,9 @@ def token_colours(
     check_integers('idx', idx)
     if idx.ndim!=3: raise ValueError(f'idx must be token grids (B, h, w), got {tuple(idx.shape)}.')
     ids,inv = idx.cpu().unique(return_inverse=True)
-    rgb = torch.tensor([colorsys.hsv_to_rgb((int(i)*.61803398875)%1, .45+.5*((int(i)*.7548776662)%1), .95-.5*((int(i)*.5698402910)%1)) for i in ids])
+    rgb = torch.tensor(
+        [colorsys.hsv_to_rgb((int(i)*.61803398875)%1, .45+.5*((int(i)*.7548776662)%1), .95-.5*((int(i)*.5698402910)%1))
+         for i in ids])
     return rgb[inv].permute(0, 3, 1, 2)
 
 def tokens_grid(
@@ -106,7 +112,8 @@ def code_patches(
     for i,k in enumerate(codes):
         at = (idx==k).nonzero()
         at = at[torch.linspace(0, len(at)-1, min(n, len(at))).long()] if len(at) else at # spread over the set
-        for j,(b,r,c) in enumerate(at.tolist()): out[i,j] = big[b, :, r*p:r*p+side, c*(W//w):c*(W//w)+side].to(torch.uint8)
+        for j,(b,r,c) in enumerate(at.tolist()):
+            out[i,j] = big[b, :, r*p:r*p+side, c*(W//w):c*(W//w)+side].to(torch.uint8)
     return out.flatten(0, 1)
 
 # %% ../nbs/08_viz.ipynb #253e54cc
@@ -123,12 +130,14 @@ def telling_codes(
     (_,_,H,W),(_,h,w) = images.shape,idx.shape
     cells = images.float().mean(1).reshape(len(images), h, H//h, w, W//w).transpose(2, 3).flatten(3) # (N, h, w, pixels)
     at,counts = idx.flatten().cpu().long(),idx.flatten().cpu().long().bincount()
-    spread = torch.zeros(len(counts)).index_add_(0, at, cells.std(-1, unbiased=False).flatten().cpu())/counts.clamp(min=1)
+    spread = torch.zeros(len(counts)).index_add_(0, at,
+                                                 cells.std(-1, unbiased=False).flatten().cpu())/counts.clamp(min=1)
     used = counts.argsort(descending=True, stable=True)[:int((counts>0).sum())]
     keep = used[spread[used]>=flat]
     if not len(keep): keep = used
     n = min(n, len(keep))
-    return keep[((torch.arange(n)+.5)*len(keep)/n).long()].tolist() # the middle of each n-th part: the rarest codes would not fill a row
+    # the middle of each n-th part: the rarest codes would not fill a row
+    return keep[((torch.arange(n)+.5)*len(keep)/n).long()].tolist()
 
 # %% ../nbs/08_viz.ipynb #14e0ac7b
 def codebook_map(

@@ -23,9 +23,13 @@ def read_weights(
             from safetensors.torch import load_file
             return load_file(path)
         state = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e: raise ValueError(f"'{path}' is no readable file of weights ({str(e).splitlines()[0][:120]}); give a .safetensors file or a plain state dict.") from None
-    for k in ('state_dict', 'model', 'teacher'): state = state[k] if isinstance(state, dict) and isinstance(state.get(k), dict) else state
-    if not isinstance(state, dict) or not any(torch.is_tensor(v) for v in state.values()): raise ValueError(f"'{path}' holds no named tensors; give a .safetensors file or a plain state dict.")
+    except Exception as e:
+        raise ValueError(f"'{path}' is no readable file of weights ({str(e).splitlines()[0][:120]}); give a "
+                         ".safetensors file or a plain state dict.") from None
+    for k in ('state_dict', 'model', 'teacher'):
+        state = state[k] if isinstance(state, dict) and isinstance(state.get(k), dict) else state
+    if not isinstance(state, dict) or not any(torch.is_tensor(v) for v in state.values()):
+        raise ValueError(f"'{path}' holds no named tensors; give a .safetensors file or a plain state dict.")
     return {k.removeprefix('module.'):v for k,v in state.items() if torch.is_tensor(v)}
 
 # %% ../nbs/11_weights.ipynb #1b633c7b
@@ -64,7 +68,10 @@ def torchvision_file(
     "The file of torchvision's weights, downloaded once; a ValueError says what to fetch and where to put it."
     path = Path(torch.hub.get_dir())/'checkpoints'/Path(weights.url).name
     if not path.exists():
-        if not _reachable(weights.url): raise ValueError(f"The weights of {who} are not on this machine and could not be fetched: get {weights.url} where there is internet and pass weights=PATH, or put it into {path.parent}.")
+        if not _reachable(weights.url):
+            raise ValueError(f"The weights of {who} are not on this machine and could not be fetched: get "
+                             f"{weights.url} where there is internet and pass weights=PATH, or put it into "
+                             f"{path.parent}.")
         weights.get_state_dict(progress=True, check_hash=True)
     return path
 
@@ -85,10 +92,14 @@ def timm_effnet_names(
     state:dict[str,Tensor], # of EfficientNet-Lite0, under the package's names or timm's
 )->dict[str,Tensor]:        # the same tensors
     "The package's names -> timm's; others stay."
-    block = {f'_blocks.{i}':f'blocks.{a}.{b}' for i,(a,b) in enumerate((a, b) for a,n in enumerate((1, 2, 2, 3, 3, 4, 1)) for b in range(n))} # n blocks per stage
+    # n blocks per stage
+    block = {f'_blocks.{i}':f'blocks.{a}.{b}' for i,
+             (a,b) in enumerate((a, b) for a,n in enumerate((1, 2, 2, 3, 3, 4, 1)) for b in range(n))}
     ends = dict(_conv_stem='conv_stem', _bn0='bn1', _conv_head='conv_head', _bn1='bn2', _fc='classifier')
-    first = dict(_depthwise_conv='conv_dw', _bn1='bn1', _project_conv='conv_pw', _bn2='bn2') # the one block that does not expand
-    later = dict(_expand_conv='conv_pw', _bn0='bn1', _depthwise_conv='conv_dw', _bn1='bn2', _project_conv='conv_pwl', _bn2='bn3')
+    # the one block that does not expand
+    first = dict(_depthwise_conv='conv_dw', _bn1='bn1', _project_conv='conv_pw', _bn2='bn2')
+    later = dict(_expand_conv='conv_pw', _bn0='bn1', _depthwise_conv='conv_dw', _bn1='bn2', _project_conv='conv_pwl',
+                 _bn2='bn3')
     def new(k):
         at,_,kind = k.rpartition('.')
         at,_,layer = at.rpartition('.')
@@ -104,7 +115,8 @@ def fill_weights(
     path:str|Path,           # where the tensors came from, for the message
     resized:bool=False,      # the network was built for another input size than the file's, so position embeddings are resampled
 )->None:
-    "Load a state dict strictly; original checkpoints go through timm's converters. A file of another network raises a ValueError."
+    """Load a state dict strictly; original checkpoints go through timm's converters.
+    A file of another network raises a ValueError."""
     ours = net.state_dict()
     same = {k for k,v in ours.items() if k in state and state[k].shape==v.shape}
     proj = next((k for k in ours if k.endswith('patch_embed.proj.weight')), None)
@@ -119,4 +131,5 @@ def fill_weights(
     try: net.load_state_dict(state)
     except RuntimeError as e:
         lines = str(e).splitlines()
-        raise ValueError(f"'{path}' holds the weights of another network than {who} ({lines[1 if len(lines)>1 else 0].strip()[:200]}).") from None
+        raise ValueError(f"'{path}' holds the weights of another network than {who} "
+                         f"({lines[1 if len(lines)>1 else 0].strip()[:200]}).") from None

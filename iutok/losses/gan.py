@@ -57,7 +57,8 @@ class PatchGAN(nn.Module):
         widths = [width*min(2**i, 8) for i in range(depth+1)]
         layers = [nn.Conv2d(in_channels, width, 4, 2, 1), nn.LeakyReLU(.2, True)]
         for i,(ci,co) in enumerate(zip(widths, widths[1:]), 1):
-            layers += [nn.Conv2d(ci, co, 4, 2 if i<depth else 1, 1, bias=False), nn.BatchNorm2d(co), nn.LeakyReLU(.2, True)]
+            layers += [nn.Conv2d(ci, co, 4, 2 if i<depth else 1, 1, bias=False), nn.BatchNorm2d(co),
+                       nn.LeakyReLU(.2, True)]
         self.main = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, 1, 1))
         for m in self.main:
             if isinstance(m, nn.Conv2d): nn.init.normal_(m.weight, 0, .02)
@@ -68,7 +69,9 @@ class PatchGAN(nn.Module):
     def forward(self,
         x:Tensor, # (B, 3, H, W) in [-1, 1]; sides of at least 3*2**depth pixels, else ValueError
     )->Tensor:    # (B, 1, h, w) logits, 30x30 for 256 pixels at depth 3
-        if min(x.shape[-2:])<(least := 3*2**self.depth): raise ValueError(f'A PatchGAN of depth {self.depth} sees images of at least {least} pixels, not {x.shape[-2]}x{x.shape[-1]}; choose a smaller depth.')
+        if min(x.shape[-2:])<(least := 3*2**self.depth):
+            raise ValueError(f'A PatchGAN of depth {self.depth} sees images of at least {least} pixels, not '
+                             f'{x.shape[-2]}x{x.shape[-1]}; choose a smaller depth.')
         return self.main(x)
 
 # %% ../../nbs/34_losses.gan.ipynb #3d400968
@@ -78,7 +81,9 @@ def adaptive_weight(
     weight:Tensor,      # the decoder's last weight, W
     gain:float|None=.8, # factor in front; None switches the balancing off
 )->Tensor:              # () lambda, float32, detached; 1 when gain is None
-    "Weight that makes the GAN's gradient as large as the reconstruction's, times gain (VQGAN, arXiv:2012.09841, eq. 7)."
+    """Weight that makes the GAN's gradient as large as the reconstruction's, times gain (VQGAN, arXiv:2012.09841,
+    eq.
+    7)."""
     if gain is None: return torch.ones((), device=weight.device)
     check_range('gain', gain, 0)
     with torch.autocast(weight.device.type, enabled=False):
@@ -166,7 +171,8 @@ def batch_std(
 
 # %% ../../nbs/34_losses.gan.ipynb #94329a68
 class StyleGAN2(nn.Module):
-    "StyleGAN2's residual discriminator: images (B, 3, S, S) to one logit each (arXiv:1912.04958). Another size raises a ValueError."
+    """StyleGAN2's residual discriminator: images (B, 3, S, S) to one logit each (arXiv:1912.04958).
+    Another size raises a ValueError."""
     kind = 'stylegan2'
     def __init__(self,
         size:int=256,       # S, a power of two of at least 8
@@ -174,7 +180,9 @@ class StyleGAN2(nn.Module):
         in_channels:int=3): # image channels
         super().__init__()
         for name,v in dict(size=size, max_width=max_width, in_channels=in_channels).items(): check_count(name, v)
-        if max_width*64<max(64, size): raise ValueError(f'max_width {max_width} leaves no channel at {size} pixels; take at least {max(64, size)//64}.')
+        if max_width*64<max(64, size):
+            raise ValueError(f'max_width {max_width} leaves no channel at {size} pixels; take at least '
+                             f'{max(64, size)//64}.')
         if size<8 or size&(size-1): raise ValueError(f'size must be a power of two of at least 8, got {size}')
         store_attr()
         widths = [max_width*64//max(64, size>>i) for i in range(size.bit_length()-2)]  # at size, size/2, ... 4
@@ -188,6 +196,7 @@ class StyleGAN2(nn.Module):
     def forward(self,
         x:Tensor, # (B, 3, S, S) in [-1, 1], else ValueError
     )->Tensor:    # (B, 1) logits
-        if x.shape[-2:]!=(self.size, self.size): raise ValueError(f'images must be {self.size}x{self.size}, got {tuple(x.shape[-2:])}')
+        if x.shape[-2:]!=(self.size, self.size):
+            raise ValueError(f'images must be {self.size}x{self.size}, got {tuple(x.shape[-2:])}')
         x = self.last(batch_std(self.body(x)))
         return self.out(self.hidden(x.flatten(1)[..., None, None])).flatten(1)+self.out_bias

@@ -37,7 +37,8 @@ def cosine_loss(
     t:Tensor,     # (B, C, H, W) teacher features, the same shape, else ValueError
 )->Tensor:        # () in [0, 2], float32
     "One minus the cosine between feature vectors, averaged over images and positions."
-    if t_hat.shape!=t.shape: raise ValueError(f'features must have one shape, got {tuple(t_hat.shape)} and {tuple(t.shape)}')
+    if t_hat.shape!=t.shape:
+        raise ValueError(f'features must have one shape, got {tuple(t_hat.shape)} and {tuple(t.shape)}')
     with torch.autocast(t.device.type, enabled=False):
         return (1-F.cosine_similarity(t_hat.float(), t.float(), dim=1)).mean()
 
@@ -63,11 +64,14 @@ class Perceptual(nn.Module):
         fast:bool=False):      # run the network in bfloat16 where that is native; differences stay float32
         super().__init__()
         if size is not None: check_count('size', size)
-        self.net = (features.eval().requires_grad_(False) if isinstance(features, nn.Module) else features,) # a tuple hides it
+        # a tuple hides it
+        self.net = (features.eval().requires_grad_(False) if isinstance(features, nn.Module) else features,)
         self.size,self.kind,self.fast = size,kind,fast
         self.n_maps = None if weights is None else len(weights)
-        for i,w in enumerate(weights or []): self.register_buffer(f'w{i}', torch.as_tensor(w, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
-        for k,v in (('shift', shift), ('scale', scale)): self.register_buffer(k, torch.tensor(v, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        for i,w in enumerate(weights or []):
+            self.register_buffer(f'w{i}', torch.as_tensor(w, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
+        for k,v in (('shift', shift), ('scale', scale)):
+            self.register_buffer(k, torch.tensor(v, dtype=torch.float32).view(3, 1, 1), persistent=False)
 
     def _apply(self, fn, recurse=True):
         if isinstance(self.net[0], nn.Module): self.net[0]._apply(fn)
@@ -88,7 +92,8 @@ class Perceptual(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             with torch.no_grad(): ref = self.maps(x)
             got = self.maps(x_hat)
-            if self.n_maps not in (None, len(got)): raise ValueError(f'the network gives {len(got)} maps but there are {self.n_maps} weights')
+            if self.n_maps not in (None, len(got)):
+                raise ValueError(f'the network gives {len(got)} maps but there are {self.n_maps} weights')
             ws = [1. if self.n_maps is None else getattr(self, f'w{i}') for i in range(len(got))]
             return sum((w*(a-b).square()).sum(1).mean((1, 2)) for w,a,b in zip(ws, got, ref))
 
@@ -103,7 +108,8 @@ class VGG16(nn.Module):
         from torchvision.models.vgg import cfgs,make_layers
         layers = make_layers(cfgs['D'])[:30]
         self.layers = nn.Sequential(*[nn.ReLU() if isinstance(l, nn.ReLU) else l for l in layers]) # none in place
-        if state is not None: self.layers.load_state_dict({k[len('features.'):]:v for k,v in state.items() if k.startswith('features.')})
+        if state is not None:
+            self.layers.load_state_dict({k[len('features.'):]:v for k,v in state.items() if k.startswith('features.')})
 
     def forward(self, x):
         maps = []
@@ -112,7 +118,8 @@ class VGG16(nn.Module):
             if i in (3, 8, 15, 22, 29): maps.append(x)
         return maps
 
-def _tensors(path, keys, what): # the named tensors of a .pth or .safetensors file; ValueError when there is no such file or it lacks one
+# the named tensors of a .pth or .safetensors file; ValueError when there is no such file or it lacks one
+def _tensors(path, keys, what):
     path = Path(path)
     if not path.is_file(): raise ValueError(f'there is no file {path.name} to read {what} from')
     if path.suffix=='.safetensors':
@@ -145,9 +152,11 @@ def lpips_weights(
     if path is None:
         from importlib.util import find_spec
         spec = find_spec('lpips')
-        if spec is None: raise ValueError("LPIPS' channel weights come with its package: pip install lpips, or name a file.")
+        if spec is None:
+            raise ValueError("LPIPS' channel weights come with its package: pip install lpips, or name a file.")
         path = Path(spec.origin).parent/'weights/v0.1/vgg.pth'
-    return [w.flatten() for w in _tensors(path, [f'lin{i}.model.1.weight' for i in range(5)], "LPIPS' channel weights").values()]
+    return [w.flatten()
+            for w in _tensors(path, [f'lin{i}.model.1.weight' for i in range(5)], "LPIPS' channel weights").values()]
 
 def perceptual_vgg(
     vgg:nn.Module=None,   # images to five maps, or the file of VGG16's ImageNet weights; None: see `load_vgg16`

@@ -13,7 +13,8 @@ from .features import check_u8
 # %% ../../nbs/72_metrics.pixels.ipynb #a7d4cb8f
 def _unit(x, x_hat):
     check_u8(x); check_u8(x_hat)
-    if x.shape != x_hat.shape: raise ValueError(f'images {tuple(x.shape)} and reconstructions {tuple(x_hat.shape)} differ in shape')
+    if x.shape != x_hat.shape:
+        raise ValueError(f'images {tuple(x.shape)} and reconstructions {tuple(x_hat.shape)} differ in shape')
     return x.float()/255,x_hat.float()/255
 
 def l1(
@@ -46,7 +47,8 @@ def ssim(
 )->Tensor:        # (N,) in [-1, 1]
     "Structural similarity of each image (Wang et al. 2004, eq. 13). Raises ValueError below 7x7 pixels."
     a,b = [t.double() for t in _unit(x, x_hat)]
-    if min(a.shape[2:]) < 7: raise ValueError(f'SSIM needs images of at least 7x7 pixels, got {a.shape[2]}x{a.shape[3]}')
+    if min(a.shape[2:]) < 7:
+        raise ValueError(f'SSIM needs images of at least 7x7 pixels, got {a.shape[2]}x{a.shape[3]}')
     mean = lambda t: F.avg_pool2d(t, 7, 1)
     ma,mb = mean(a),mean(b)
     va,vb,cov = [(mean(p*q)-m*n)*49/48 for p,q,m,n in ((a, a, ma, ma), (b, b, mb, mb), (a, b, ma, mb))]

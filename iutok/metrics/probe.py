@@ -21,7 +21,8 @@ def linear_probe(
     epochs:int=20,       # passes over the training images
     batch_size:int=500,  # images per step
 )->float:                # accuracy on the held-out images, in [0, 1]
-    "Top-1 accuracy of batch norm (without affine) and a linear layer on frozen features; the same seed gives the same number. Raises ValueError for shapes that do not fit and for NaN or infinity."
+    """Top-1 accuracy of batch norm (without affine) and a linear layer on frozen features;
+    the same seed gives the same number. Raises ValueError for shapes that do not fit and for NaN or infinity."""
     check_seed(seed)
     check_count('epochs', epochs)
     check_count('batch_size', batch_size)
@@ -31,7 +32,9 @@ def linear_probe(
     check_integers('test_labels', test_labels, 0)
     one,other = train[torch.tensor([0])],test[torch.tensor([0])]
     for f in (one, other):
-        if f.ndim != 2 or f.shape != one.shape: raise ValueError(f'features must be (N, {one.shape[1]}), got (N, {", ".join(map(str, f.shape[1:]))}); use f.mean((2, 3)) or f.flatten(1)')
+        if f.ndim != 2 or f.shape != one.shape:
+            raise ValueError(f'features must be (N, {one.shape[1]}), got (N, {", ".join(map(str, f.shape[1:]))}); use '
+                             'f.mean((2, 3)) or f.flatten(1)')
     n,d,device = len(train),one.shape[1],one.device
     train_labels,test_labels = train_labels.to(device),test_labels.to(device)
     g = torch.Generator().manual_seed(seed)
@@ -41,7 +44,8 @@ def linear_probe(
         f = f.double()-origin
         total += f.sum(0); squares += f.square().sum(0)
     mu,var = (total/n+origin).float(),(squares/n-(total/n).square()).clamp(min=0).float()
-    if not var.isfinite().all() or not all(f.isfinite().all() for f in parts(test)): raise ValueError('the features hold NaN or infinity')
+    if not var.isfinite().all() or not all(f.isfinite().all() for f in parts(test)):
+        raise ValueError('the features hold NaN or infinity')
     layer = torch.nn.utils.skip_init(torch.nn.Linear, d, int(train_labels.max())+1)
     torch.nn.init.trunc_normal_(layer.weight, std=.01, generator=g); torch.nn.init.zeros_(layer.bias)
     layer = layer.to(device)

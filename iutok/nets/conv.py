@@ -21,7 +21,9 @@ def group_norm(
     if groups is None:
         most = min(32, max(1, channels//4))
         groups = next(g for g in range(most, 0, -1) if channels%g==0)
-    if channels%groups: raise ValueError(f'a norm over {channels} channels cannot have {groups} groups; take a width that {groups} divides.')
+    if channels%groups:
+        raise ValueError(f'a norm over {channels} channels cannot have {groups} groups; take a width that {groups} '
+                         'divides.')
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 # %% ../../nbs/31_nets.conv.ipynb #646d9cf2
@@ -38,7 +40,8 @@ class Residual(nn.Module):
 
     def forward(self, x):
         h = self.conv1(F.silu(self.norm1(x)))
-        return self.conv2(F.silu(self.norm2(h))).add_(self.shortcut(x)) # in place: no one else needs the convolution's output
+        # in place: no one else needs the convolution's output
+        return self.conv2(F.silu(self.norm2(h))).add_(self.shortcut(x))
 
 # %% ../../nbs/31_nets.conv.ipynb #8f3fe2d2
 class Attention(nn.Module):
@@ -53,7 +56,8 @@ class Attention(nn.Module):
         for layer in (self.qkv, self.proj): nn.init.zeros_(layer.bias)
 
     def forward(self, x):
-        q,k,v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).contiguous().chunk(3, -1)  # (B, HW, C) each, as the fused kernels want them
+        # (B, HW, C) each, as the fused kernels want them
+        q,k,v = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).contiguous().chunk(3, -1)
         out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
         return x + self.proj(out)
 
@@ -83,7 +87,8 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x):
-        if self.training: return F.conv_transpose2d(x, repeat_kernel(self.conv.weight), self.conv.bias, stride=2, padding=1)
+        if self.training:
+            return F.conv_transpose2d(x, repeat_kernel(self.conv.weight), self.conv.bias, stride=2, padding=1)
         return self.conv(F.interpolate(x, scale_factor=2., mode='nearest'))
 
 # %% ../../nbs/31_nets.conv.ipynb #0792f8f3
@@ -123,9 +128,11 @@ def check_map(
     factor:int=1, # H and W must be multiples of it
 ):
     "ValueError, in one sentence, unless a network can take `x`."
-    if x.ndim!=4 or x.shape[1]!=channels: raise ValueError(f'this network takes (B, {channels}, H, W), got {tuple(x.shape)}')
+    if x.ndim!=4 or x.shape[1]!=channels:
+        raise ValueError(f'this network takes (B, {channels}, H, W), got {tuple(x.shape)}')
     h,w = x.shape[-2:]
-    if h%factor or w%factor or not h*w: raise ValueError(f'sides must be multiples of {factor}, got {h}x{w}: resize or crop first')
+    if h%factor or w%factor or not h*w:
+        raise ValueError(f'sides must be multiples of {factor}, got {h}x{w}: resize or crop first')
 
 def config_of(
     module:nn.Module, # one that keeps its constructor arguments as attributes (`store_attr`)
@@ -164,7 +171,8 @@ class ConvEncoder(nn.Module):
         x:Tensor, # (B, 3, H, W) in [-1, 1]; H and W multiples of f, else ValueError
     )->Tensor:    # (B, C, H/f, W/f)
         check_map(x, self.in_channels, self.factor)
-        return self.head(self.mid(self.levels(self.conv_in(x.contiguous())))) # the weights choose the memory layout, not the input
+        # the weights choose the memory layout, not the input
+        return self.head(self.mid(self.levels(self.conv_in(x.contiguous()))))
 
 # %% ../../nbs/31_nets.conv.ipynb #8bc5bc46
 class ConvDecoder(nn.Module):
@@ -198,4 +206,5 @@ class ConvDecoder(nn.Module):
         z:Tensor, # (B, C, h, w), else ValueError
     )->Tensor:    # (B, 3, h*f, w*f), about [-1, 1]
         check_map(z, self.in_channels)
-        return self.head(self.levels(self.mid(self.conv_in(z.contiguous())))) # codes come channels last, which is slower and less exact here
+        # codes come channels last, which is slower and less exact here
+        return self.head(self.levels(self.mid(self.conv_in(z.contiguous()))))

@@ -65,12 +65,14 @@ def unpatchify(
     grid:tuple,   # (h, w) the token grid
     patch:int=16, # p, pixels per patch side
 )->Tensor:        # (B, C, h*p, w*p)
-    "Put the patches of a token sequence back into an image, pixels in the order (row, column, channel) of the official code."
+    """Put the patches of a token sequence back into an image, pixels in the order (row, column, channel) of the
+    official code."""
     return rearrange(t, 'b (h w) (p q c) -> b c (h p) (w q)', h=grid[0], p=patch, q=patch)
 
 # %% ../../nbs/32_nets.vit.ipynb #9340266a
 class ViT(nn.Module):
-    "Vision transformer from a map (B, C_in, H, W) to a map (B, C_out, h*out_patch, w*out_patch), with h = H/patch. Raises ValueError when heads do not divide the width."
+    """Vision transformer from a map (B, C_in, H, W) to a map (B, C_out, h*out_patch, w*out_patch), with h = H/patch.
+    Raises ValueError when heads do not divide the width."""
     kind = 'vit'
     def __init__(self,
         in_channels:int=3,   # channels in: 3 for images, D for latents
@@ -106,7 +108,8 @@ class ViT(nn.Module):
             for layer in (b.attn.proj, b.mlp[-1]): layer.weight /= (2*i)**.5
 
     @property
-    def last_layer(self): # (out_channels*out_patch**2, C), the weight whose gradients balance reconstruction against GAN
+    # (out_channels*out_patch**2, C), the weight whose gradients balance reconstruction against GAN
+    def last_layer(self):
         return self.task[-1].weight
 
     def config(self): return config_of(self)

@@ -27,7 +27,8 @@ def attend(
     mask = None if l in (1, s) else torch.ones(l, s, dtype=torch.bool, device=q.device).tril(s-l)
     dtype = torch.float32 if q.device.type=='cpu' else v.dtype
     with torch.autocast('cpu', enabled=False):
-        return F.scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype), mask, dropout_p=dropout, is_causal=l==s)
+        return F.scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype), mask, dropout_p=dropout,
+                                              is_causal=l==s)
 
 # %% ../../nbs/51_proposals.ar.ipynb #94aa5c9c
 def rope_table(
@@ -60,7 +61,8 @@ class Attention(nn.Module):
         store_attr('heads,dropout')
         self.qkv,self.out = nn.Linear(width, 3*width, bias),nn.Linear(width, width, bias)
 
-    def forward(self, x, rope=None, cache=None, start=0): # x (B, l, width), rope (cos, sin) of these l positions, cache (2, B, heads, S, d) -> (B, l, width)
+    # x (B, l, width), rope (cos, sin) of these l positions, cache (2, B, heads, S, d) -> (B, l, width)
+    def forward(self, x, rope=None, cache=None, start=0):
         q,k,v = rearrange(self.qkv(x), 'b l (three h d) -> three b h l d', three=3, h=self.heads)
         if rope is not None: q,k = rotate(q, *rope),rotate(k, *rope)
         if cache is not None:
@@ -93,7 +95,8 @@ class GeluMLP(nn.Module):
         store_attr('dropout')
         self.up,self.down = nn.Linear(width, mlp),nn.Linear(mlp, width)
 
-    def forward(self, x): return F.dropout(self.down(F.gelu(self.up(x), approximate='tanh')), self.dropout, self.training)
+    def forward(self, x):
+        return F.dropout(self.down(F.gelu(self.up(x), approximate='tanh')), self.dropout, self.training)
 
 class Block(nn.Module):
     "One layer: attention over the past, then a transformation of each position."
@@ -135,7 +138,8 @@ class AR(nn.Module):
             raise ValueError('n_codes, n_classes, length, layers, width and heads must be positive.')
         gpt2 = arch=='gpt2'
         if width%heads or not gpt2 and width//heads%2:
-            raise ValueError(f'{heads} heads do not fit a width of {width}: width/heads must be whole, and even for llama.')
+            raise ValueError(f'{heads} heads do not fit a width of {width}: width/heads must be whole, and even for '
+                             'llama.')
         if not 0<=drop_label<1: raise ValueError(f'drop_label must lie in [0, 1), not {drop_label}.')
         if gpt2 and positions is None: positions = 1+length
         if gpt2 and positions<length: raise ValueError(f'{positions} positions are too few for {length} tokens.')
@@ -156,7 +160,8 @@ class AR(nn.Module):
         self.init_weights()
 
     def init_weights(self):
-        "Standard deviation 0.02 for matrices, 0 for biases; llama's head is 0, and gpt2's last matrices in each block shrink with depth."
+        """Standard deviation 0.02 for matrices, 0 for biases;
+        llama's head is 0, and gpt2's last matrices in each block shrink with depth."""
         for m in self.modules():
             if isinstance(m, (nn.Linear, nn.Embedding)): nn.init.normal_(m.weight, std=.02)
             if isinstance(m, nn.Linear) and m.bias is not None: nn.init.zeros_(m.bias)
@@ -186,10 +191,13 @@ def sequence(self:AR,
     tokens:Tensor, # (B, L) code indices in [0, K)
     labels:Tensor, # (B,) class indices in [0, N_c)
 )->Tensor:         # (B, 1+L) int64 ids in the shared vocabulary
-    "Class first, codes shifted behind the classes; raises ValueError on wrong shapes, and on the CPU on ids out of range."
+    """Class first, codes shifted behind the classes;
+    raises ValueError on wrong shapes, and on the CPU on ids out of range."""
     if tokens.ndim!=2 or tokens.shape[1]!=self.length or labels.shape!=tokens.shape[:1]:
-        raise ValueError(f'Want tokens (B, {self.length}) and labels (B,), not {tuple(tokens.shape)} and {tuple(labels.shape)}.')
-    if tokens.device.type=='cpu' and type(tokens) is Tensor and len(tokens): # on a GPU looking means waiting; a fake tensor holds nothing
+        raise ValueError(f'Want tokens (B, {self.length}) and labels (B,), not {tuple(tokens.shape)} and '
+                         f'{tuple(labels.shape)}.')
+    # on a GPU looking means waiting; a fake tensor holds nothing
+    if tokens.device.type=='cpu' and type(tokens) is Tensor and len(tokens):
         for name,t,n in (('tokens', tokens, self.n_codes), ('labels', labels, self.n_cond)):
             lo,hi = int(t.min()),int(t.max())
             if lo<0 or hi>=n: raise ValueError(f'{name} must lie in [0, {n}), but span {lo} to {hi}.')
@@ -260,23 +268,30 @@ def save_ar(
 )->Path:
     "Write ar.json and ar.safetensors, each atomically."
     from safetensors.torch import save_file
-    atomic(Path(folder)/'ar.safetensors', lambda p: save_file({k:v.detach().cpu().contiguous() for k,v in ar.state_dict().items()}, p))
+    atomic(Path(folder)/'ar.safetensors',
+           lambda p: save_file({k:v.detach().cpu().contiguous() for k,v in ar.state_dict().items()}, p))
     return save_json(Path(folder)/'ar.json', dict(format='iutok ar 1', tokenizer=tokenizer, config=ar.config()))
 
 def load_ar(
     folder:str|Path,   # a finished train_ar run
     tok:Tokenizer=None,# the tokenizer whose codes it must predict; None: any
 )->AR:                 # in eval mode, on the CPU
-    "Load a proposal network; a missing or damaged one, or one that was trained on another tokenizer's codes, raises a ValueError."
+    """Load a proposal network;
+    a missing or damaged one, or one that was trained on another tokenizer's codes, raises a ValueError."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
     folder = find_path(folder)
-    if not (folder/'ar.json').exists(): raise ValueError(f'{short_path(folder)} holds no ar.json. Give the folder of a finished train_ar run.')
+    if not (folder/'ar.json').exists():
+        raise ValueError(f'{short_path(folder)} holds no ar.json. Give the folder of a finished train_ar run.')
     j = load_json(folder/'ar.json')
-    if tok is not None and j['tokenizer']!=tok.fingerprint(encoding_only=True): raise ValueError(f'The network in {short_path(folder)} was trained on the codes of another tokenizer; give the one that its run used.')
+    if tok is not None and j['tokenizer']!=tok.fingerprint(encoding_only=True):
+        raise ValueError(f'The network in {short_path(folder)} was trained on the codes of another tokenizer; give the '
+                         'one that its run used.')
     ar = AR(**j['config'])
     try: ar.load_state_dict(load_file(folder/'ar.safetensors'))
-    except (SafetensorError, OSError, RuntimeError) as e: raise ValueError(f"{short_path(folder)}/ar.safetensors is missing, damaged or of another network than ar.json ({' '.join(str(e).split())[:160]}); copy both files of one run.") from None
+    except (SafetensorError, OSError, RuntimeError) as e:
+        raise ValueError(f"{short_path(folder)}/ar.safetensors is missing, damaged or of another network than ar.json "
+                         f"({' '.join(str(e).split())[:160]}); copy both files of one run.") from None
     return ar.eval()
 
 # %% ../../nbs/51_proposals.ar.ipynb #b284efbd
@@ -293,7 +308,8 @@ def load_hf(
     ar:AR,      # changed in place
     state:dict, # name -> Tensor, from Hugging Face's GPT2LMHeadModel, GPT2Model or LlamaForCausalLM
 )->AR:
-    "Copy weights by name, the first rows where a table differs in length; raises ValueError when a tensor is missing or does not fit."
+    """Copy weights by name, the first rows where a table differs in length;
+    raises ValueError when a tensor is missing or does not fit."""
     state = {k.removeprefix('transformer.').removeprefix('model.'):v for k,v in state.items()}
     part,top = _HF[ar.arch],_HF_TOP[ar.arch]
     for name,p in ar.named_parameters():
@@ -306,7 +322,8 @@ def load_hf(
         v = torch.cat([state[s] for s in sources], -1 if ar.arch=='gpt2' else 0)
         if ar.arch=='gpt2' and p.ndim==2 and name.startswith('blocks.'): v = v.T  # GPT-2 keeps matrices (in, out)
         table = name in ('embed.weight', 'pos.weight', 'head.weight')
-        if v.shape[1:]!=p.shape[1:] or not table and len(v)!=len(p): raise ValueError(f'{name} is {tuple(p.shape)}, but the state dict has {tuple(v.shape)}.')
+        if v.shape[1:]!=p.shape[1:] or not table and len(v)!=len(p):
+            raise ValueError(f'{name} is {tuple(p.shape)}, but the state dict has {tuple(v.shape)}.')
         n = min(len(v), len(p))
         p[:n] = v[:n]
     return ar
@@ -315,11 +332,13 @@ def start_from_text(
     ar:AR,      # changed in place
     source:str, # name on the hub, or folder, of a GPT-2 or Llama of the same shape
 )->AR:
-    "Let a network start from weights that were trained on text, as the paper's GPT-2 does. A ValueError where none can be read or they do not fit."
+    """Let a network start from weights that were trained on text, as the paper's GPT-2 does.
+    A ValueError where none can be read or they do not fit."""
     try:
         from transformers import AutoModelForCausalLM
         state = AutoModelForCausalLM.from_pretrained(source).state_dict()
     except (ImportError, OSError, ValueError) as e:
         why = ' '.join(str(e).split())[:160]
-        raise ValueError(f'text_weights={source!r} cannot be read ({why}); give a folder with a Hugging Face GPT-2, or leave text_weights out.') from None
+        raise ValueError(f'text_weights={source!r} cannot be read ({why}); give a folder with a Hugging Face GPT-2, or '
+                         'leave text_weights out.') from None
     return load_hf(ar, state)

@@ -38,12 +38,15 @@ class TokenSet:
     def __post_init__(self):
         t,y = self.tokens,self.labels
         if t.ndim!=3 or y.shape!=t.shape[:1]:
-            raise ValueError(f'A token set wants tokens (N, h, w) and labels (N,), not {tuple(t.shape)} and {tuple(y.shape)}.')
+            raise ValueError(f'A token set wants tokens (N, h, w) and labels (N,), not {tuple(t.shape)} and '
+                             f'{tuple(y.shape)}.')
         if not len(t): raise ValueError('A token set wants at least one image.')
         for name,v in dict(tokens=t, labels=y).items():
-            if v.is_floating_point() or v.dtype==torch.bool: raise ValueError(f'{name} must be integers, not {v.dtype}.')
+            if v.is_floating_point() or v.dtype==torch.bool:
+                raise ValueError(f'{name} must be integers, not {v.dtype}.')
         lo,hi = int(t.min()),int(t.max())
-        if lo<0 or hi>=self.n_codes: raise ValueError(f'Tokens span {lo} to {hi}, but the codebook has the indices 0 to {self.n_codes-1}.')
+        if lo<0 or hi>=self.n_codes:
+            raise ValueError(f'Tokens span {lo} to {hi}, but the codebook has the indices 0 to {self.n_codes-1}.')
         if int(y.min())<0: raise ValueError(f'Labels must not be negative; the smallest is {int(y.min())}.')
         self.tokens,self.labels = t.to(small_dtype(self.n_codes)),y.to(small_dtype(int(y.max())+1))
 
@@ -63,14 +66,16 @@ def tokenise(
     data:str='',           # fingerprint of the images
     progress:bool=False,   # show a bar, if batches have a length
 )->TokenSet:
-    "Encode every batch once, in order; raises ValueError on indices that are not a (B, h, w) grid or out of range, and without batches."
+    """Encode every batch once, in order;
+    raises ValueError on indices that are not a (B, h, w) grid or out of range, and without batches."""
     from fastprogress.fastprogress import progress_bar
     tokens,labels = [],[]
     if progress and hasattr(batches, '__len__'): batches = progress_bar(batches, leave=False)
     for x,y in batches:
         idx,y = encode_fn(x),torch.as_tensor(y)
         if idx.ndim!=3 or len(idx)!=len(y):
-            raise ValueError(f'encode_fn must return one (h, w) grid per label: got {tuple(idx.shape)} for {len(y)} labels.')
+            raise ValueError(f'encode_fn must return one (h, w) grid per label: got {tuple(idx.shape)} for {len(y)} '
+                             'labels.')
         tokens.append(idx.cpu().to(torch.int32))
         labels.append(y.cpu())
     if not tokens: raise ValueError('There are no batches to tokenise.')
@@ -87,7 +92,8 @@ def save_tokens(
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
-        save_file(dict(tokens=ts.tokens.contiguous(), labels=ts.labels.contiguous()), tmp, metadata=dict(token_set=json.dumps(ts.meta)))
+        save_file(dict(tokens=ts.tokens.contiguous(), labels=ts.labels.contiguous()), tmp,
+                  metadata=dict(token_set=json.dumps(ts.meta)))
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
     return path
@@ -99,15 +105,19 @@ def load_tokens(
     data:str=None,      # expected fingerprint of the images; None: any
     n_codes:int=None,   # expected K; None: any
 )->TokenSet:
-    "Read a token set; raises FileNotFoundError where there is none, ValueError when it is damaged or not the one that was asked for."
+    """Read a token set;
+    raises FileNotFoundError where there is none, ValueError when it is damaged or not the one that was asked for."""
     from safetensors import SafetensorError,safe_open
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f'There is no token set at {path}: run tokenise and save_tokens first.')
+    if not path.is_file():
+        raise FileNotFoundError(f'There is no token set at {path}: run tokenise and save_tokens first.')
     try:
         with safe_open(path, 'pt') as f:
             meta = json.loads((f.metadata() or {})['token_set'])
-            tokens,labels = f.get_tensor('tokens').clone(),f.get_tensor('labels').clone() # not views of the file, which may be written again
-    except (SafetensorError, KeyError, ValueError) as e: raise ValueError(f'{path} is not a token set, or is damaged: write it again.') from e
+            # not views of the file, which may be written again
+            tokens,labels = f.get_tensor('tokens').clone(),f.get_tensor('labels').clone()
+    except (SafetensorError, KeyError, ValueError) as e:
+        raise ValueError(f'{path} is not a token set, or is damaged: write it again.') from e
     for name,want in dict(tokenizer=tokenizer, data=data, n_codes=n_codes).items():
         if want is not None and meta[name]!=want:
             raise ValueError(f'{path} was written with {name} {meta[name]!r}, but {want!r} is wanted: tokenise again.')
@@ -132,7 +142,8 @@ def tokens_of(
 
 # %% ../../nbs/50_proposals.tokens.ipynb #785bb19e
 class TokenBatches:
-    "Batches of tokens, each a pure function of (seed, step): `batches[step]`. Raises ValueError for arguments that do not fit together."
+    """Batches of tokens, each a pure function of (seed, step): `batches[step]`.
+    Raises ValueError for arguments that do not fit together."""
     def __init__(self,
         tokens:Tensor,     # (N, L) or (N, h, w) code indices, any integer type
         labels:Tensor,     # (N,) class indices
@@ -141,8 +152,10 @@ class TokenBatches:
         rank:int=0,        # number of this process, in [0, world)
         world:int=1):      # number of processes; divides batch_size
         store_attr('batch_size,seed,rank,world')
-        if len(tokens)!=len(labels) or not len(tokens): raise ValueError(f'Want one label per image: got {len(tokens)} images and {len(labels)} labels.')
-        if batch_size<1 or batch_size%world: raise ValueError(f'batch_size {batch_size} must be positive and divide evenly over {world} processes.')
+        if len(tokens)!=len(labels) or not len(tokens):
+            raise ValueError(f'Want one label per image: got {len(tokens)} images and {len(labels)} labels.')
+        if batch_size<1 or batch_size%world:
+            raise ValueError(f'batch_size {batch_size} must be positive and divide evenly over {world} processes.')
         if not 0<=rank<world: raise ValueError(f'rank {rank} must lie in [0, {world}).')
         self.tokens,self.labels,self.perms = tokens.flatten(1),labels,{}
 

@@ -23,4 +23,5 @@ _all_ = ['Quantized', 'Quantizer', 'straight_through', 'nearest_code', 'Fixed', 
          'IBQ', 'Residual', 'SimVQ', 'Health', 'HealthMeter', 'codebook_entropy', 'codebook_health', 'codebook_perplexity', 'usage']
 
 # %% ../../nbs/30_quantizers.__init__.ipynb #787b89c3
-QUANTIZERS = {c.kind:c for c in (VQ, NormEMA, CVQ, FSQ, LFQ, BSQ, SimVQ, IBQ, Residual, Fixed, OnlineCluster)} # kind -> class
+# kind -> class
+QUANTIZERS = {c.kind:c for c in (VQ, NormEMA, CVQ, FSQ, LFQ, BSQ, SimVQ, IBQ, Residual, Fixed, OnlineCluster)}

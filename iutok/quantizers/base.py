@@ -45,11 +45,15 @@ def check_z(
     kind:str='q', # name of the quantizer, for the message
 ):
     "Raise TypeError or ValueError, in one sentence, unless `z` can be quantised."
-    if not isinstance(z, Tensor): raise TypeError(f'{kind}: z must be a torch.Tensor (B, {dim}, H, W), not {type(z).__name__}.')
-    if not z.is_floating_point(): raise TypeError(f'{kind}: z holds {z.dtype}, but latents are floats; pass ids to decode() instead.')
+    if not isinstance(z, Tensor):
+        raise TypeError(f'{kind}: z must be a torch.Tensor (B, {dim}, H, W), not {type(z).__name__}.')
+    if not z.is_floating_point():
+        raise TypeError(f'{kind}: z holds {z.dtype}, but latents are floats; pass ids to decode() instead.')
     if z.ndim!=4 or z.shape[1]!=dim: raise ValueError(
-        f'{kind}: z has shape {tuple(z.shape)}, but (B, {dim}, H, W) is needed: project the encoder output to dim={dim} channels first.')
-    if not z.numel(): raise ValueError(f'{kind}: z is empty, shape {tuple(z.shape)}; drop empty batches before the quantizer.')
+        f'{kind}: z has shape {tuple(z.shape)}, but (B, {dim}, H, W) is needed: project the encoder output to '
+        f'dim={dim} channels first.')
+    if not z.numel():
+        raise ValueError(f'{kind}: z is empty, shape {tuple(z.shape)}; drop empty batches before the quantizer.')
     if torch.compiler.is_compiling(): return
     if not z.detach().sum(dtype=torch.float32).isfinite() and not z.isfinite().all(): raise ValueError(
         f'{kind}: z contains NaN or infinity; lower the learning rate or look for the layer that overflows.')
@@ -60,13 +64,18 @@ def check_idx(
     kind:str='q', # name of the quantizer, for the message
 ):
     "Raise TypeError or ValueError, in one sentence, unless `idx` can be decoded."
-    if not isinstance(idx, Tensor): raise TypeError(f'{kind}: idx must be a torch.Tensor (B, H, W), not {type(idx).__name__}.')
+    if not isinstance(idx, Tensor):
+        raise TypeError(f'{kind}: idx must be a torch.Tensor (B, H, W), not {type(idx).__name__}.')
     if idx.is_floating_point() or idx.is_complex() or idx.dtype==torch.bool: raise TypeError(
         f'{kind}: idx holds {idx.dtype}, but ids are integers; pass the idx of q(z), not z.')
-    if idx.ndim!=3: raise ValueError(f'{kind}: idx has shape {tuple(idx.shape)}, but (B, H, W) is needed: tokens.view(B, H, W) restores the grid.')
+    if idx.ndim!=3:
+        raise ValueError(f'{kind}: idx has shape {tuple(idx.shape)}, but (B, H, W) is needed: tokens.view(B, H, W) '
+                         'restores the grid.')
     if torch.compiler.is_compiling() or not idx.numel(): return
     lo,hi = idx.aminmax()
-    if lo<0 or hi>=n_codes: raise ValueError(f'{kind}: ids run from {int(lo)} to {int(hi)}, outside [0, {n_codes}); was it made by a larger codebook?')
+    if lo<0 or hi>=n_codes:
+        raise ValueError(f'{kind}: ids run from {int(lo)} to {int(hi)}, outside [0, {n_codes}); was it made by a '
+                         'larger codebook?')
 
 # %% ../../nbs/20_quantizers.base.ipynb #6d1e2f8b
 def unit(
@@ -80,9 +89,11 @@ def unit(
 
 # %% ../../nbs/20_quantizers.base.ipynb #095038dd
 class Quantizer(nn.Module):
-    "Base of every quantizer: `q(z) -> Quantized`, `q.decode(idx) -> z_q`, `q.config() -> dict`. A variant defines `step`."
+    """Base of every quantizer: `q(z) -> Quantized`, `q.decode(idx) -> z_q`, `q.config() -> dict`.
+    A variant defines `step`."""
     kind = ''            # its name in QUANTIZERS
-    own_gradient = False # True: the codes that `step` returns carry a gradient of their own, not the straight-through one
+    # True: the codes that `step` returns carry a gradient of their own, not the straight-through one
+    own_gradient = False
 
     def step(self,
         x:Tensor, # (N, D) float32 prepared rows

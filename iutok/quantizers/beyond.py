@@ -54,7 +54,8 @@ def index_backprop(
     idx:Tensor,      # (N,) int64 the chosen code of each latent
 )->Tensor:           # (N, D) the chosen codes, with a gradient through the softmax of all scores
     "Lookup whose gradient reaches every code (arXiv:2412.02692), without an N x K table."
-    soft = F.scaled_dot_product_attention(x[None,None], codebook[None,None], codebook.detach()[None,None], scale=1.)[0,0]
+    soft = F.scaled_dot_product_attention(x[None,None], codebook[None,None], codebook.detach()[None,None], scale=1.)[0,
+        0]
     return F.embedding(idx, codebook)+(soft-soft.detach())
 
 def score_entropies(
@@ -96,7 +97,8 @@ class IBQ(Quantizer):
 
     @torch.no_grad()
     def requantise(self, z_q):
-        "Ids (B, H, W) behind code vectors (B, D, H, W), by distance: the largest product of a code is not always with itself."
+        """Ids (B, H, W) behind code vectors (B, D, H, W), by distance:
+        the largest product of a code is not always with itself."""
         check_z(z_q, self.dim, self.kind)
         return nearest_code(flatten(z_q), self.codebook).view(z_q.shape[0], *z_q.shape[2:])
 
@@ -114,25 +116,32 @@ class IBQ(Quantizer):
 STAGES = {c.kind:c for c in (VQ, NormEMA, CVQ, FSQ, LFQ, BSQ, SimVQ, IBQ, Fixed, OnlineCluster)} # what can be stacked
 
 class Residual(Quantizer):
-    "Quantizers in a row, each on what the ones before left over (arXiv:2107.03312). Raises ValueError for stages of different dim, or more combinations than an int64 can name."
+    """Quantizers in a row, each on what the ones before left over (arXiv:2107.03312).
+    Raises ValueError for stages of different dim, or more combinations than an int64 can name."""
     kind = 'residual'
     def __init__(self,
         stages:list,     # quantizers, or their [kind, config] pairs; equal dim
         scale:float=1.): # stage i (from 0) works on its residual divided by scale**i
         super().__init__()
         check_range('scale', scale, 0, open_low=True)
-        if not isinstance(stages, (list, tuple)): raise ValueError(f'stages must be a list of quantizers, not {type(stages).__name__}.')
+        if not isinstance(stages, (list, tuple)):
+            raise ValueError(f'stages must be a list of quantizers, not {type(stages).__name__}.')
         stages = [s if isinstance(s, Quantizer) else STAGES[s[0]](**s[1]) for s in stages]
-        if not stages or len({s.dim for s in stages})!=1: raise ValueError(f'Residual needs stages of one dim, not {[s.dim for s in stages]}.')
+        if not stages or len({s.dim for s in stages})!=1:
+            raise ValueError(f'Residual needs stages of one dim, not {[s.dim for s in stages]}.')
         self.n_codes,self.dim,self.scale = math.prod(s.n_codes for s in stages),stages[0].dim,scale
-        if self.n_codes>2**62: raise ValueError(f'the stages have {self.n_codes} combinations, more than an int64 id can name; use fewer or smaller stages.')
+        if self.n_codes>2**62:
+            raise ValueError(f'the stages have {self.n_codes} combinations, more than an int64 id can name; use fewer '
+                             'or smaller stages.')
         self.stages = nn.ModuleList(stages)
 
     def config(self): return dict(stages=[[s.kind, s.config()] for s in self.stages], scale=self.scale)
     def extra_repr(self): return f'n_codes={self.n_codes}, dim={self.dim}, scale={self.scale}'
 
     @property
-    def codebook(self): return self.lookup(torch.arange(self.n_codes, device=next(iter(self.state_dict().values()), torch.zeros(0)).device))
+    def codebook(self):
+        return self.lookup(torch.arange(self.n_codes,
+                                        device=next(iter(self.state_dict().values()), torch.zeros(0)).device))
 
     def split(self,
         idx:Tensor, # (...) int64 joint ids
@@ -153,7 +162,8 @@ class Residual(Quantizer):
     def join_step(self):
         for s in self.stages: s.join_step()
 
-    def lookup(self, idx): return sum(self.scale**i*s.lookup(k) for i,(s,k) in enumerate(zip(self.stages, self.split(idx))))
+    def lookup(self, idx):
+        return sum(self.scale**i*s.lookup(k) for i,(s,k) in enumerate(zip(self.stages, self.split(idx))))
 
     def step(self, x):
         rest,total,ids,loss = x,0,[],0
@@ -166,7 +176,8 @@ class Residual(Quantizer):
 
     @torch.no_grad()
     def requantise(self, z_q):
-        "Ids (B, H, W) behind sums of codes (B, D, H, W): a search over all sums up to K = 262,144; beyond, greedily stage by stage, which may find the ids of another sum nearby."
+        """Ids (B, H, W) behind sums of codes (B, D, H, W): a search over all sums up to K = 262,144;
+        beyond, greedily stage by stage, which may find the ids of another sum nearby."""
         check_z(z_q, self.dim, self.kind)
         b,_,h,w = z_q.shape
         x = flatten(z_q)

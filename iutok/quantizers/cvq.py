@@ -33,7 +33,8 @@ def anchors(
     gen=None,            # generator for the draws
 )->Tensor:               # (K, D) one latent per code
     "One anchor for every code (arXiv:2307.15139)."
-    if how not in ('nearest','multinomial','cached'): raise ValueError(f"how must be 'nearest', 'multinomial' or 'cached', not {how!r}.")
+    if how not in ('nearest','multinomial','cached'):
+        raise ValueError(f"how must be 'nearest', 'multinomial' or 'cached', not {how!r}.")
     k,n = len(codebook),len(x)
     if how=='nearest': return x[nearest_code(codebook, x, cosine)]
     if how=='cached':
@@ -69,7 +70,8 @@ class CVQ(Quantizer):
         decay:float=.99,       # of the running share of latents per code
         seed:int=0):           # seeds the draws of 'multinomial' and 'cached'
         super().__init__()
-        if anchor not in ('nearest','multinomial','cached'): raise ValueError(f"anchor must be 'nearest', 'multinomial' or 'cached', not {anchor!r}.")
+        if anchor not in ('nearest','multinomial','cached'):
+            raise ValueError(f"anchor must be 'nearest', 'multinomial' or 'cached', not {anchor!r}.")
         check_count('n_codes', n_codes)
         check_count('dim', dim)
         check_range('beta', beta, 0)
@@ -90,12 +92,15 @@ class CVQ(Quantizer):
     ):
         "One step of the running share, and of the codes towards their anchors."
         one = torch.ones_like(self.share[0])
-        hits,n,ranks = all_sum(torch.zeros_like(self.share).index_add_(0, idx, one.expand(len(idx))), one*len(idx), one*(len(idx)>0))
+        hits,n,ranks = all_sum(torch.zeros_like(self.share).index_add_(0, idx, one.expand(len(idx))), one*len(idx),
+                               one*(len(idx)>0))
         self.share.lerp_(hits/n, 1-self.decay)
         pool,e = all_rows(x) if self.sync else x,self.codebook.detach()
         if not len(pool): a = torch.zeros_like(e)
         elif self.anchor=='nearest': a = anchors(e, pool, cosine=self.cosine)
-        else: a = _draw(e, pool, self.anchor, self.cosine, self.cache if self.anchor=='cached' else e[:0], self.seed, self.steps)
+        else:
+            a = _draw(e, pool, self.anchor, self.cosine, self.cache if self.anchor=='cached' else e[:0], self.seed,
+                      self.steps)
         if not self.sync: a = all_sum(a)[0]/ranks  # the mean over ranks that have data
         if self.anchor=='cached': self.cache.copy_(a)
         keep = cvq_keep(self.share, self.decay)[:,None]

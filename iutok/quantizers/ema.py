@@ -31,7 +31,8 @@ def norm_ema(
 
 # %% ../../nbs/25_quantizers.ema.ipynb #fb8f3d15
 class NormEMA(DataInit):
-    "Unit codes, nearest by direction, moved by an EMA of centroids (VQ-KD, arXiv:2208.06366). An unknown `lookup` raises a ValueError."
+    """Unit codes, nearest by direction, moved by an EMA of centroids (VQ-KD, arXiv:2208.06366).
+    An unknown `lookup` raises a ValueError."""
     kind = 'norm_ema'
     def __init__(self,
         n_codes:int=8192,    # K, codebook size
@@ -42,7 +43,8 @@ class NormEMA(DataInit):
         seed:int=0,          # seeds the k-means start
         lookup:str='after'): # codes are looked up 'after' the update (the paper's code) or 'before' it (BEiT v2)
         super().__init__()
-        if lookup not in ('after','before'): raise ValueError(f"lookup must be 'after' or 'before' the codebook update, not {lookup!r}.")
+        if lookup not in ('after','before'):
+            raise ValueError(f"lookup must be 'after' or 'before' the codebook update, not {lookup!r}.")
         check_count('n_codes', n_codes)
         check_count('dim', dim)
         check_range('beta', beta, 0)

@@ -33,19 +33,23 @@ class FSQ(Quantizer):
         super().__init__()
         if isinstance(levels, int) and levels in FSQ_LEVELS: levels = FSQ_LEVELS[levels]
         if not isinstance(levels, (list, tuple)) or not levels:
-            raise ValueError(f'levels must be a list of whole numbers of at least 2, or one of {sorted(FSQ_LEVELS)}, not {levels!r}.')
+            raise ValueError(f'levels must be a list of whole numbers of at least 2, or one of {sorted(FSQ_LEVELS)}, '
+                             f'not {levels!r}.')
         self.levels = [check_count(f'levels[{i}]', l, 2, 2**16) for i,l in enumerate(levels)]
         self.n_codes,self.dim = math.prod(self.levels),len(self.levels)
         if self.n_codes>2**62: raise ValueError(
-            f'The product of {self.dim} levels is {float(self.n_codes):.3g} codes, more than the 2**62 that an id can name; use fewer or smaller levels.')
+            f'The product of {self.dim} levels is {float(self.n_codes):.3g} codes, more than the 2**62 that an id can '
+            'name; use fewer or smaller levels.')
         place = torch.tensor([1, *self.levels[:-1]]).cumprod(0)
-        for name,v in (('L', torch.tensor(self.levels)),('place', place)): self.register_buffer(name, v, persistent=False)
+        for name,v in (('L', torch.tensor(self.levels)),('place', place)):
+            self.register_buffer(name, v, persistent=False)
 
     @property
     def codebook(self): return self.lookup(torch.arange(self.n_codes, device=self.L.device))
 
     def lookup(self, idx): return (idx[...,None]//self.place%self.L-self.L//2)/(self.L//2).float()
-    def assign(self, x): return (((x*(self.L//2)).round().long()+self.L//2).clamp(min=0).minimum(self.L-1)*self.place).sum(-1)
+    def assign(self, x):
+        return (((x*(self.L//2)).round().long()+self.L//2).clamp(min=0).minimum(self.L-1)*self.place).sum(-1)
 
     def step(self, x):
         x = fsq_bound(x, self.L.float())
@@ -77,7 +81,8 @@ def sign_entropies(
 
 # %% ../../nbs/27_quantizers.grid.ipynb #9144166a
 class LFQ(Quantizer):
-    "The sign of each channel (arXiv:2310.05737), with an entropy loss; first channel least significant. Raises ValueError unless K is a power of two."
+    """The sign of each channel (arXiv:2310.05737), with an entropy loss; first channel least significant.
+    Raises ValueError unless K is a power of two."""
     kind = 'lfq'
     def __init__(self,
         n_codes:int=2**18,       # K, a power of two; D = log2(K)
@@ -88,7 +93,9 @@ class LFQ(Quantizer):
         group:int=8):            # bits treated jointly in the diversity term
         super().__init__()
         self.dim = check_count('n_codes', n_codes).bit_length()-1
-        if n_codes<2 or n_codes!=2**self.dim or self.dim>62: raise ValueError(f'n_codes must be a power of two from 2 to 2**62, not {n_codes}: every channel is one bit.')
+        if n_codes<2 or n_codes!=2**self.dim or self.dim>62:
+            raise ValueError(
+                f'n_codes must be a power of two from 2 to 2**62, not {n_codes}: every channel is one bit.')
         for name,v in dict(beta=beta, entropy=entropy, gamma=gamma).items(): check_range(name, v, 0)
         check_range('temperature', temperature, 0, open_low=True)
         check_count('group', group)

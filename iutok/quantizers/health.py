@@ -23,7 +23,8 @@ def counts(
     check_integers('ids', idx)
     idx = idx.flatten().long()
     if len(idx) and (idx.min()<0 or idx.max()>=K):
-        raise ValueError(f'ids run from {int(idx.min())} to {int(idx.max())}, outside [0, {K}); pass the K of the quantizer that made them.')
+        raise ValueError(f'ids run from {int(idx.min())} to {int(idx.max())}, outside [0, {K}); pass the K of the '
+                         'quantizer that made them.')
     return torch.bincount(idx, minlength=K)
 
 def entropy(
@@ -65,7 +66,8 @@ class Health:
     usage:float             # share of codes used, in [0, 1]
     entropy:float           # nats, in [0, ln K]
     perplexity:float        # exp(entropy), in [1, K]
-    age:Tensor              # (K,) batches since each code was last chosen, on this rank; the number of batches for never
+    # (K,) batches since each code was last chosen, on this rank; the number of batches for never
+    age:Tensor
     dead:int                # codes not chosen in the last `dead_after` batches
     duplicates:int          # codes that agree with an earlier one to a thousandth of the codebook's rms
     position_entropy:Tensor # (H, W) nats, or None when not collected
@@ -80,12 +82,21 @@ class Health:
         import matplotlib.pyplot as plt
         fig,axs = plt.subplots(1, 3, figsize=figsize)
         share = self.counts.double().sort(descending=True).values/self.counts.sum().clamp(min=1)
-        axs[0].plot(range(1, self.n_codes+1), share.clamp(min=1e-9)); axs[0].axhline(1/self.n_codes, color='k', lw=.5, ls='--')
-        axs[0].set(xscale='log', yscale='log', xlabel='rank of code', ylabel='share', ylim=(max(1e-7, .1/max(1, int(self.counts.sum()))), 1.5), title=f'usage {self.usage:.0%}')
-        axs[1].hist(self.age.cpu().numpy(), bins=20); axs[1].set(xlabel='batches since last use', ylabel='codes', title=f'{self.dead} dead')
+        axs[0].plot(range(1, self.n_codes+1), share.clamp(min=1e-9))
+        axs[0].axhline(1/self.n_codes, color='k', lw=.5, ls='--')
+        axs[0].set(xscale='log', yscale='log', xlabel='rank of code', ylabel='share',
+                   ylim=(max(1e-7, .1/max(1, int(self.counts.sum()))), 1.5), title=f'usage {self.usage:.0%}')
+        axs[1].hist(self.age.cpu().numpy(), bins=20)
+        axs[1].set(xlabel='batches since last use', ylabel='codes', title=f'{self.dead} dead')
         if self.position_entropy is None: axs[2].axis('off')
-        else: fig.colorbar(axs[2].imshow(self.position_entropy.cpu(), vmin=0, vmax=max(self.entropy, 1e-3)), ax=axs[2]); axs[2].set_title('entropy by position')
-        for ax in axs: ax.title.set_fontsize(9); ax.tick_params(labelsize=7); ax.xaxis.label.set_fontsize(8); ax.yaxis.label.set_fontsize(8)
+        else:
+            fig.colorbar(axs[2].imshow(self.position_entropy.cpu(), vmin=0, vmax=max(self.entropy, 1e-3)), ax=axs[2])
+            axs[2].set_title('entropy by position')
+        for ax in axs:
+            ax.title.set_fontsize(9)
+            ax.tick_params(labelsize=7)
+            ax.xaxis.label.set_fontsize(8)
+            ax.yaxis.label.set_fontsize(8)
         fig.tight_layout()
         return fig
 
@@ -94,20 +105,24 @@ def _diagnose(h, n_tokens):
     "Sentences about what is wrong, with the usual remedy."
     out,used = [],max(1, round(h.usage*h.n_codes))
     if n_tokens<10*h.n_codes: out.append(
-        f'Only {n_tokens} tokens were counted for {h.n_codes} codes, so usage is an underestimate; look at at least {10*h.n_codes}.')
+        f'Only {n_tokens} tokens were counted for {h.n_codes} codes, so usage is an underestimate; look at at least '
+        f'{10*h.n_codes}.')
     if h.usage<.5 and n_tokens>=h.n_codes: out.append(
         f'The codebook has collapsed: {used} of {h.n_codes} codes are in use ({h.usage:.1%}). Start the codes from data (init="kmeans"), let averages or anchors move them '
         '(NormEMA, CVQ), compare directions in fewer dimensions (cosine, dim 8 to 32), or do without a codebook (FSQ).')
     if h.perplexity<.1*used and used>10: out.append(
-        f'A few codes do most of the work: {used} are used but the perplexity is {h.perplexity:.1f}. Lower beta or the learning rate, use larger batches, or add an entropy loss (LFQ, BSQ, IBQ).')
+        f'A few codes do most of the work: {used} are used but the perplexity is {h.perplexity:.1f}. Lower beta or the '
+        'learning rate, use larger batches, or add an entropy loss (LFQ, BSQ, IBQ).')
     if h.duplicates>.01*h.n_codes: out.append(
-        f'{h.duplicates} codes duplicate another. They were probably revived at the same latent: use larger batches or CVQ with anchor="multinomial".')
+        f'{h.duplicates} codes duplicate another. They were probably revived at the same latent: use larger batches or '
+        'CVQ with anchor="multinomial".')
     if h.position_entropy is not None and h.entropy>.5 and (stuck := int((h.position_entropy<.1*h.entropy).sum())): out.append(
         f'{stuck} positions of the grid nearly always carry the same code. If the images have no constant border, check the position embeddings and the padding of the encoder.')
     return out
 
 def _warn(sentence):
-    "Warn every time: of two warnings from one line, Python would drop the second, but the next run may collapse as well."
+    """Warn every time:
+    of two warnings from one line, Python would drop the second, but the next run may collapse as well."""
     f = sys._getframe(1)
     while f.f_back and f.f_globals is globals(): f = f.f_back
     warnings.warn_explicit(sentence, UserWarning, f.f_code.co_filename, f.f_lineno)
@@ -118,7 +133,9 @@ class HealthMeter:
         n_codes:int,         # K
         dead_after:int=100): # batches without use after which a code counts as dead (all batches, if there are fewer)
         self.n_codes,self.dead_after = check_count('n_codes', n_codes),check_count('dead_after', dead_after)
-        self.counts,self.age,self.batches,self.positions = torch.zeros(n_codes, dtype=torch.long),torch.zeros(n_codes, dtype=torch.long),0,None
+        self.counts = torch.zeros(n_codes, dtype=torch.long)
+        self.age,self.batches = torch.zeros(n_codes, dtype=torch.long),0
+        self.positions = None
 
     def update(self,
         idx:Tensor, # (B, H, W) integer ids, or (...) ids without positions
@@ -132,7 +149,9 @@ class HealthMeter:
         h,w = idx.shape[1:]
         flat = (idx.view(len(idx), -1).long().cpu()+self.n_codes*torch.arange(h*w)).flatten()
         if self.positions is None: self.positions = torch.zeros(h, w, self.n_codes, dtype=torch.long)
-        if self.positions.shape[:2]!=(h, w): raise ValueError(f'the grid changed from {tuple(self.positions.shape[:2])} to {(h, w)}; use one meter per resolution.')
+        if self.positions.shape[:2]!=(h, w):
+            raise ValueError(f'the grid changed from {tuple(self.positions.shape[:2])} to {(h, w)}; use one meter per '
+                             'resolution.')
         self.positions += torch.bincount(flat, minlength=h*w*self.n_codes).view(h, w, -1)
 
     def result(self,
@@ -172,7 +191,8 @@ def codebook_health(
     "Usage, entropy, perplexity, dead and duplicate codes, entropy by position; and what to do about it."
     m = HealthMeter(n_codes)
     if is_counts:
-        if idx.shape!=(n_codes,): raise ValueError(f'counts have shape {tuple(idx.shape)}, but ({n_codes},) is needed: one count per code.')
+        if idx.shape!=(n_codes,):
+            raise ValueError(f'counts have shape {tuple(idx.shape)}, but ({n_codes},) is needed: one count per code.')
         if not ((idx>=0) & (idx<torch.inf)).all(): raise ValueError('counts must be finite and not negative.')
         m.counts,m.age = idx.long().cpu(),(idx.cpu()==0).long()
     else:

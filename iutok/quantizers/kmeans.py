@@ -39,24 +39,32 @@ class Rows:
         unit:bool=False,     # scale every row to length 1
         device=None):        # move pieces there; None leaves them where they are
         if not isinstance(x, Tensor) and iter(x) is x:
-            raise TypeError('k-means reads the data once per iteration, and a generator can be read only once; pass a list, a memory map or a DataLoader.')
-        self.stream,self.unit,self.to,self.device,self.cores = not isinstance(x, Tensor),unit,device,device,torch.get_num_threads()
+            raise TypeError('k-means reads the data once per iteration, and a generator can be read only once; pass a '
+                            'list, a memory map or a DataLoader.')
+        self.stream,self.unit,self.to = not isinstance(x, Tensor),unit,device
+        self.device,self.cores = device,torch.get_num_threads()
         self.x,self.mid,self.ready,self.scale,n,d = [x] if isinstance(x, Tensor) else x,None,None,1.,0,0
         most = 0.  # largest absolute value
         for p in self.given():
-            if not p.is_floating_point(): raise TypeError(f'k-means needs float rows, not {p.dtype}; convert them with .float().')
-            if p.ndim!=2: raise ValueError(f'k-means needs rows (n, D), not {tuple(p.shape)}; flatten the grid to rows first.')
+            if not p.is_floating_point():
+                raise TypeError(f'k-means needs float rows, not {p.dtype}; convert them with .float().')
+            if p.ndim!=2:
+                raise ValueError(f'k-means needs rows (n, D), not {tuple(p.shape)}; flatten the grid to rows first.')
             if p.numel():
                 lo,hi = p.aminmax()
-                if not max(-float(lo), float(hi))<torch.inf: raise ValueError('k-means rows contain NaN or infinity; drop those rows first.')
+                if not max(-float(lo), float(hi))<torch.inf:
+                    raise ValueError('k-means rows contain NaN or infinity; drop those rows first.')
                 most = max(most, -float(lo), float(hi))
-            if n and p.shape[1]!=d: raise ValueError(f'k-means needs rows of one width, but a piece has {p.shape[1]} columns after pieces of {d}.')
+            if n and p.shape[1]!=d:
+                raise ValueError(f'k-means needs rows of one width, but a piece has {p.shape[1]} columns after pieces '
+                                 f'of {d}.')
             n,d,self.device = n+len(p),p.shape[1],p.device
         self.device = self.device or 'cpu'
         ns,ds = all_rows(torch.tensor([[n, d]], device=self.device)).T
         rank = torch.distributed.get_rank() if group_size()>1 else 0
         self.n,self.d,self.total,self.start = n,int(ds.max()),int(ns.sum()),int(ns[:rank].sum())
-        if most>torch.finfo(torch.float32).max: raise ValueError(f'k-means rows reach {most:.3g}, more than float32 holds; scale them down.')
+        if most>torch.finfo(torch.float32).max:
+            raise ValueError(f'k-means rows reach {most:.3g}, more than float32 holds; scale them down.')
         most = float(all_rows(torch.tensor([most], device=self.device)).max())
         if most and not 1e-15<most<1e15: self.scale = 2.**-math.frexp(most)[1]  # squares would overflow or vanish
 
@@ -65,7 +73,8 @@ class Rows:
     def raw(self): # pieces whose squares neither overflow nor vanish
         for p in self.given():
             if self.scale==1: yield p.float() if p.dtype==torch.float64 else p
-            elif self.unit: yield (p.double()/p.double().abs().amax(1, keepdim=True).clamp(min=1e-300)).float()  # only directions matter
+            # only directions matter
+            elif self.unit: yield (p.double()/p.double().abs().amax(1, keepdim=True).clamp(min=1e-300)).float()
             else: yield (p.double()*self.scale).float()
             del p
 
@@ -104,10 +113,12 @@ class Rows:
         "Chunks of lifted rows (n, D+1) and their squared lengths (n,)."
         if self.ready is not None: yield from self.ready
         else:
-            for p in self.made(): yield from (self.lift(q) for q in p.split(8192 if p.device.type=='cpu' else 1<<18) if len(q))
+            for p in self.made():
+                yield from (self.lift(q) for q in p.split(8192 if p.device.type=='cpu' else 1<<18) if len(q))
 
     def made(self):
-        "The pieces of a stream; what makes them, a teacher perhaps, has all cores, though the search that takes them does not."
+        """The pieces of a stream;
+        what makes them, a teacher perhaps, has all cores, though the search that takes them does not."""
         pieces = self.raw()
         while True:
             was = torch.get_num_threads()
@@ -148,7 +159,8 @@ def _assign(chunks, c):
     sums,ids,d2,mid = c.new_zeros(len(c), c.shape[1]+1, dtype=torch.float64),[],[],torch.zeros_like(c[0])
     def then(piece, found):
         z,i = piece[0],found.ids(piece[0][:,:-1], c)
-        return z.new_zeros(sums.shape).index_add_(0, i, z),i,(piece[1]+2*found.best).clamp_(min=0)  # the appended 1 counts
+        # the appended 1 counts
+        return z.new_zeros(sums.shape).index_add_(0, i, z),i,(piece[1]+2*found.best).clamp_(min=0)
     with torch.autocast(c.device.type, enabled=False),per_thread(c.device.type=='cpu') as (n,run):
         chunks = iter(chunks)
         while some := list(islice(chunks, n)):
@@ -191,7 +203,9 @@ def kmeans(
     history:list=None,      # a list that receives the inertia of every iteration (in mini-batches: scaled up to all rows)
     device=None,            # where to compute; None follows the data
 )->KMeans:                  # centroids (K, D), ids (N,), inertia
-    "Lloyd's algorithm, plain or spherical, full or mini-batch, over one tensor, a stream, or all ranks together. Raises ValueError when N < K, for an unknown rule, and for rows that are not finite; TypeError for integer rows and for a generator."
+    """Lloyd's algorithm, plain or spherical, full or mini-batch, over one tensor, a stream, or all ranks together.
+    Raises ValueError when N < K, for an unknown rule, and for rows that are not finite; TypeError for integer rows
+    and for a generator."""
     if init not in ('random','k-means++'): raise ValueError(f"init must be 'random' or 'k-means++', not {init!r}.")
     if empty not in ('farthest','keep'): raise ValueError(f"empty must be 'farthest' or 'keep', not {empty!r}.")
     check_count('k', k)
@@ -199,14 +213,17 @@ def kmeans(
     check_seed(seed)
     if batch is not None: check_count('batch', batch)
     rows = Rows(x, cosine, device)
-    if k>rows.total: raise ValueError(f'k={k} centroids cannot be drawn from {rows.total} rows; pass more rows or a smaller k.')
+    if k>rows.total:
+        raise ValueError(f'k={k} centroids cannot be drawn from {rows.total} rows; pass more rows or a smaller k.')
     gen = torch.Generator().manual_seed(seed)
     c = _seeds(rows, k, init, gen)
-    narrow = cosine and c.mean(0).norm()>.99  # directions that nearly coincide differ in digits that a product would round away
+    # directions that nearly coincide differ in digits that a product would round away
+    narrow = cosine and c.mean(0).norm()>.99
     mid = typical(c) if narrow or not cosine else torch.zeros_like(c[0])
     rows.prepare(mid)
     c -= mid
-    seen,recent,some = c.new_zeros(k, dtype=torch.float64),c.new_zeros(k, dtype=torch.float64),batch and rows.batches(batch, gen)
+    seen,recent = c.new_zeros(k, dtype=torch.float64),c.new_zeros(k, dtype=torch.float64)
+    some = batch and rows.batches(batch, gen)
     for i in range(iters):
         part = [next(some)] if batch else rows
         sums,counts,_,d2,inertia = _assign(part, c)
@@ -217,9 +234,13 @@ def kmeans(
         c = torch.where(counts[:,None]>0, torch.lerp(c, means, step), c)
         due = not batch or recent.sum()>=min(rows.total, 100*k)
         lost = (recent==0).nonzero()[:,0] if due else []
-        if len(lost) and empty=='farthest': _reseed(c, lost, d2, (lambda at: part[0][0][at,:-1]) if batch else (lambda at: rows.take(at)-mid))
+        if len(lost) and empty=='farthest':
+            _reseed(c, lost, d2, (lambda at: part[0][0][at,:-1]) if batch else (lambda at: rows.take(at)-mid))
         if due: seen,recent = torch.where(recent==0, 0., seen),torch.zeros_like(recent)
-        if cosine: c = torch.where((length := (c+mid).norm(dim=1, keepdim=True))>1e-6, (c+mid)/length.clamp(min=1e-6)-mid, before)  # members that cancel leave no direction
+        # members that cancel leave no direction
+        if cosine:
+            c = torch.where((length := (c+mid).norm(dim=1, keepdim=True))>1e-6, (c+mid)/length.clamp(min=1e-6)-mid,
+                            before)
         if batch: inertia *= rows.total/float(counts.sum())
         if history is not None: history.append(inertia)
         if progress: print(f'k-means {i+1}/{iters}: inertia {inertia:.6g}, {len(lost)} empty', flush=True)
@@ -234,7 +255,9 @@ def cluster_means(
     centroids:Tensor,    # (K, D) what an empty cluster keeps
 )->Tensor:               # (K, D) mean of the unnormalised members
     "Mean of the raw rows of each cluster, over all ranks."
-    sums,counts,i = torch.zeros_like(centroids, dtype=torch.float64),centroids.new_zeros(len(centroids), dtype=torch.float64),0
+    sums = torch.zeros_like(centroids, dtype=torch.float64)
+    counts = centroids.new_zeros(len(centroids), dtype=torch.float64)
+    i = 0
     rows = Rows(x, device=centroids.device)
     for p in rows.raw():
         s,m = cluster_sums(p.float(), ids[i:i+len(p)], len(centroids))

@@ -93,7 +93,8 @@ def bound_z(
     size:Tensor,    # (n,) their lengths
     longest:Tensor, # () length of the longest lifted code
     how:str,        # as in `lift_z`
-)->tuple[Tensor,Tensor]: # (n, D+4) bfloat16; (n,) float32 the constant added to a row's costs, and what the sum may lose
+)->tuple[Tensor,
+         Tensor]: # (n, D+4) bfloat16; (n,) float32 the constant added to a row's costs, and what the sum may lose
     "The latents' side of the lower bound."
     d = z.shape[1]-1
     c = size*longest
@@ -404,10 +405,14 @@ def _(z, codebook, how): return z.new_empty(z.shape[0], dtype=torch.long)
 def _check(z, codebook):
     for name,x in (('z', z),('codebook', codebook)):
         if not isinstance(x, Tensor) or not x.is_floating_point():
-            raise TypeError(f'{name} must be a float tensor, not {getattr(x, "dtype", type(x).__name__)}; convert it with .float().')
-        if x.ndim!=2 or 0 in x.shape: raise ValueError(f'{name} must be (rows, D) and not empty, not {tuple(x.shape)}; flatten the grid to rows first.')
+            raise TypeError(f'{name} must be a float tensor, not {getattr(x, "dtype", type(x).__name__)}; convert it '
+                            'with .float().')
+        if x.ndim!=2 or 0 in x.shape:
+            raise ValueError(f'{name} must be (rows, D) and not empty, not {tuple(x.shape)}; flatten the grid to rows '
+                             'first.')
     if z.shape[1]!=codebook.shape[1]:
-        raise ValueError(f'z has D={z.shape[1]} but the codebook has D={codebook.shape[1]}; project z to the width of the codes.')
+        raise ValueError(f'z has D={z.shape[1]} but the codebook has D={codebook.shape[1]}; project z to the width of '
+                         'the codes.')
 
 def _search(z, codebook, how):
     _check(z, codebook)

@@ -33,7 +33,8 @@ def data_init(
     raw:bool=False,    # write the mean of the raw members rather than unit vectors (cosine only)
     **kw,              # iters, seed, empty of `kmeans`
 ):
-    "k-means over the first batch of all ranks; with fewer rows than codes, the first codes become the rows and the rest stay."
+    """k-means over the first batch of all ranks;
+    with fewer rows than codes, the first codes become the rows and the rest stay."""
     total = int(all_sum(torch.tensor(len(x), device=x.device))[0])
     if total<len(codebook): c = all_rows(F.normalize(x, dim=-1) if cosine and not raw else x)
     else:
