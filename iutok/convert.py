@@ -28,7 +28,8 @@ class _Inert: # takes the place of a training framework's class while a file is 
 class _InertDict: # the same for classes that are filled like a dict
     def __new__(cls, *args, **kwargs): return OrderedDict()
 
-_HARMLESS = ('pytorch_lightning.', 'lightning.', 'lightning_fabric.', 'omegaconf.', 'numpy.', 'argparse.Namespace', 'pathlib.', 'typing.', # found in published files
+_HARMLESS = ('pytorch_lightning.', 'lightning.', 'lightning_fabric.', 'omegaconf.', 'numpy.', 'argparse.Namespace',
+             'pathlib.', 'typing.', # found in published files
              'collections.defaultdict', *(f'builtins.{t}' for t in ('dict', 'list', 'tuple', 'int', 'float', 'str', 'bool')))
 _REFUSED = re.compile(r'GLOBAL (\S+) (?:was not an allowed|whose module)') # how torch names the class it met
 
@@ -56,12 +57,14 @@ def read_checkpoint(
                 if 'TorchScript' in str(e): raise ValueError(
                     f'{path.name} is a TorchScript program, not a table of weights; where you trust it, torch.jit.load '
                     'it and save its state_dict().') from None
-                why = f'it wants to build {name}, which could run code' if name else 'it is no torch checkpoint, or damaged'
+                why = f'it wants to build {name}, which could run code'
+                if not name: why = 'it is no torch checkpoint, or damaged'
                 raise ValueError(f'{path.name} is refused: {why}; load it where you trust it and save only its state '
                                  'dict') from None
 
 # %% ../nbs/44_convert.ipynb #b6e4344d
-_COMMON = [('quant_conv', 'post_encode.0'), ('post_quant_conv', 'pre_decode.0'), ('quantize.embedding.weight', 'quantizer.codebook'),
+_COMMON = [('quant_conv', 'post_encode.0'), ('post_quant_conv', 'pre_decode.0'),
+           ('quantize.embedding.weight', 'quantizer.codebook'),
            ('{s}.conv_in', '{s}.conv_in'), ('{s}.norm_out', '{s}.head.0'), ('{s}.conv_out', '{s}.head.2')]
 
 TAMING = _COMMON + [
@@ -84,7 +87,8 @@ LLAMAGEN = _COMMON + [
     ('{s}.mid.{i}', '{s}.mid.{i}'),
     ('main.{i}', 'discriminator.main.{i}')]
 
-BEITV2 = [('quantize.embedding.weight', 'quantizer.codebook')] + [row for a,b in (('encoder', 'encoder'), ('decoder', 'feature_decoder')) for row in [
+_SIDES = (('encoder', 'encoder'), ('decoder', 'feature_decoder'))
+BEITV2 = [('quantize.embedding.weight', 'quantizer.codebook')] + [row for a,b in _SIDES for row in [
     (f'{a}.patch_embed.proj',      f'{b}.patch_embed'),
     (f'{a}.cls_token',             f'{b}.cls_token'),
     (f'{a}.pos_embed',             f'{b}.pos_embed'),
@@ -116,7 +120,7 @@ def rename(
 # %% ../nbs/44_convert.ipynb #c8d4d750
 def fuse_qkv(
     state:dict, # names ending in q, k and v, each with weight and bias
-)->dict:        # the same with every triple stacked as `qkv`; everything else untouched; ValueError for a triple that is not whole
+)->dict:        # the same with every triple stacked as `qkv`; ValueError for a triple that is not whole
     "Stack separate query, key and value tensors."
     out = {}
     for k,v in state.items():
@@ -147,8 +151,8 @@ def _conv(p, last):
     n = _count(p, 'levels')
     widths = [p[f'levels.{i}.res.0.conv2.weight'].shape[0] for i in range(n)]
     width = p['conv_in.weight'].shape[0] if last else math.gcd(*widths)
-    return dict(kind='conv_encoder' if last else 'conv_decoder', in_channels=p['conv_in.weight'].shape[1], width=width, mults=[w//width for w in widths],
-                n_res=_count(p, 'levels.0.res'), out_channels=p['head.2.weight'].shape[0],
+    return dict(kind='conv_encoder' if last else 'conv_decoder', in_channels=p['conv_in.weight'].shape[1],
+                width=width, mults=[w//width for w in widths], n_res=_count(p, 'levels.0.res'), out_channels=p['head.2.weight'].shape[0],
                 attention=f'levels.{n-1 if last else 0}.attn.0.norm.weight' in p, refine='mid.0.norm1.weight' in p,
                 groups=32) # at every width, in taming-transformers and in what came of it
 
@@ -160,8 +164,8 @@ def _vit(p, heads=None):
     if heads is None:
         raise ValueError(f'the weights do not tell how many attention heads a width of {width} has; say heads=N.')
     if width%heads: raise ValueError(f'a width of {width} does not divide into heads={heads}.')
-    return dict(kind='vit', in_channels=c_in, patch=patch, grid=math.isqrt(p['pos_embed'].shape[1]-1), width=width, depth=_count(p, 'blocks'),
-                heads=heads, out_channels=p['task.2.weight'].shape[0], mlp_ratio=p['blocks.0.mlp.0.weight'].shape[0]/width)
+    grid = math.isqrt(p['pos_embed'].shape[1]-1)
+    return dict(kind='vit', in_channels=c_in, patch=patch, grid=grid, width=width, depth=_count(p, 'blocks'), heads=heads, out_channels=p['task.2.weight'].shape[0], mlp_ratio=p['blocks.0.mlp.0.weight'].shape[0]/width)
 
 def _patchgan(p):
     convs = [v for v in p.values() if v.ndim==4]
@@ -298,7 +302,7 @@ def from_taming(
 
 def to_taming(
     tok:Tokenizer, # convolutional, with VQ or CVQ codes chosen by position
-)->dict:           # state dict that taming's VQModel loads, its perceptual network aside; ValueError for another tokenizer
+)->dict:           # what taming's VQModel loads, its perceptual network aside; ValueError for another tokenizer
     "The inverse of `from_taming`."
     return _conv_leaves(_to_theirs(tok, TAMING, ('vq', 'cvq'), cosine=False, sphere=False))
 
@@ -334,7 +338,7 @@ def from_llamagen(
 
 def to_llamagen(
     tok:Tokenizer, # convolutional, with VQ codes on the unit sphere
-)->dict:           # what LlamaGen's VQModel loads, its usage buffer empty, and the discriminator's tensors, main.*; ValueError for another tokenizer
+)->dict:           # what LlamaGen's VQModel loads, usage buffer empty, and the discriminator's main.*; or ValueError
     "The inverse of `from_llamagen`."
     return {**_conv_leaves(_to_theirs(tok, LLAMAGEN, ('vq',), sphere=True)),
             'quantize.codebook_used': torch.zeros(65536)}
@@ -344,11 +348,11 @@ def from_beitv2(
     source:str|Path|dict,      # a BEiT v2 VQ-KD .pth, or its state dict
     image_size:int=None,       # side of the images, pixels; None: the size it was trained at, 224
     feature_decoder:bool=True, # keep the network that rebuilds the teacher's features
-    heads:int=None,            # attention heads, which the weights do not tell; None: 12 at width 768, 16 at 1024, else a ValueError
+    heads:int=None,            # attention heads; None: 12 at width 768, 16 at 1024, else a ValueError
 )->Tokenizer:                  # tokens only, no pixel decoder; in eval mode, on the CPU
     "A VQ-KD tokenizer of BEiT v2; ValueError unless every tensor finds its place."
-    drop = ['quantize.cluster_size', 'quantize.embedding.cluster_size', 'quantize.embedding.embed_avg', 'quantize.embedding.initted',
-            'scaling_layer.', 'teacher_model.']
+    drop = ['quantize.cluster_size', 'quantize.embedding.cluster_size', 'quantize.embedding.embed_avg',
+            'quantize.embedding.initted', 'scaling_layer.', 'teacher_model.']
     state = _to_ours(_open(source, 'model', 'state_dict'), BEITV2, drop if feature_decoder
                      else [*drop, 'decoder.', 'decode_task_layer.'])
     width = len(state.get('feature_decoder.task.2.bias', ()))
@@ -358,7 +362,7 @@ def from_beitv2(
 
 def to_beitv2(
     tok:Tokenizer, # a ViT student with norm-EMA codes and a feature decoder
-)->dict:           # what BEiT v2's VQKD loads, its teacher aside; its running sums are those of a fresh start; ValueError for another tokenizer
+)->dict:           # what BEiT v2's VQKD loads, teacher aside, running sums of a fresh start; or ValueError
     "The inverse of `from_beitv2`."
     out = _to_theirs(tok, BEITV2, ('norm_ema',))
     e = out['quantize.embedding.weight']

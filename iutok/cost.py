@@ -153,9 +153,13 @@ class Cost:
 
     def _repr_markdown_(self):
         h = f'{_n(self.hours)} h' if self.hours>=1 else f'{_n(60*self.hours)} min'
-        rows = dict(parameters=', '.join(f'{k} {v:,}' for k,v in self.parameters.items() if v), **{
-            'forward, per image':f'{_n(self.forward/1e9)} GFLOPs', 'training step, per image':f'{_n(self.step.flops/1e9)} GFLOPs (forward and backward of all phases)',
+        here = f'{self.processes} process{"es" if self.processes>1 else ""} at {_n(self.rate/1e9)} GFLOP/s each ({self.how})'
+        held = f'weights, gradients, moments, and {self.batch_size//self.processes} images'
+        rows = {
+            'parameters':', '.join(f'{k} {v:,}' for k,v in self.parameters.items() if v),
+            'forward, per image':f'{_n(self.forward/1e9)} GFLOPs',
+            'training step, per image':f'{_n(self.step.flops/1e9)} GFLOPs (forward and backward of all phases)',
             'activations, per image':f'{_n(self.step.activations/1e6)} MB',
-            'memory, per process':f'about {_n(self.gigabytes)} GB (weights, gradients, moments, and {self.batch_size//self.processes} images)',
-            f'{self.steps:,} steps of {self.batch_size}':f'about {h} on {self.processes} process{"es" if self.processes>1 else ""} at {_n(self.rate/1e9)} GFLOP/s each ({self.how})'})
+            'memory, per process':f'about {_n(self.gigabytes)} GB ({held})',
+            f'{self.steps:,} steps of {self.batch_size}':f'about {h} on {here}'}
         return '| cost | |\n|---|---|\n'+'\n'.join(f'| {k} | {v} |' for k,v in rows.items())

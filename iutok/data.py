@@ -86,8 +86,9 @@ def _full(split, root, cache):
     from torchvision.datasets import FashionMNIST
     try: ds = FashionMNIST(root or cache_dir(cache)/'torchvision', train=split == 'train', download=True)
     except Exception as e:
-        raise ValueError("data='fashion_mnist_full' needs the Debian package dataset-fashion-mnist, or a root folder with torchvision's FashionMNIST/raw "
-                         f"in it; neither is here and the download failed ({e}). data='fashion' needs nothing") from None
+        raise ValueError("data='fashion_mnist_full' needs the Debian package dataset-fashion-mnist, or a root folder with "
+                         "torchvision's FashionMNIST/raw in it; neither is here and the download failed "
+                         f"({e}). data='fashion' needs nothing") from None
     return ds.data.numpy(),ds.targets.numpy()
 
 # %% ../nbs/07_data.ipynb #f04bea66
@@ -222,8 +223,8 @@ class FolderSet(ImageSet):
         checked = check_files(root, [f for f,_,_ in listed], index)
         bad = [f for f in checked if checked[f][0]]
         if len(bad) > max_bad*len(checked):
-            raise ValueError(f'{len(bad)} of the {len(checked)} files in {path} cannot be used, more than {max_bad:.0%}: remove or repair them. '
-                             f'The first is {shown(bad[0])} ({checked[bad[0]][0]}); {index} names all')
+            raise ValueError(f'{len(bad)} of the {len(checked)} files in {path} cannot be used, more than {max_bad:.0%}: '
+                             f'remove or repair them. The first is {shown(bad[0])} ({checked[bad[0]][0]}); {index} names all')
         skipped = [(f, checked[f][0]) for f,_,s in listed if s == split and checked[f][0]]
         for f,why in skipped: print(f'skipped {shown(f)}: {why}')
         mine = [(f, c) for f,c,s in listed if s == split and not checked[f][0]]
@@ -273,7 +274,7 @@ class FolderSet(ImageSet):
 def load_images(
     data:str='fashion', # fashion, emoji, fashion_mnist_full, imagenet, laion_aesthetics, sa_med2d, satin or folder:PATH
     split:str='train',  # train or test (held out)
-    root=None,          # collections: their folder; folder: where PATH starts; fashion_mnist_full: for torchvision's download
+    root=None,          # folder of a collection; where PATH starts; torchvision's, for fashion_mnist_full
     cache=None,         # folder for indexes and downloads; None takes $IUTOK_CACHE, else ~/.cache/iutok
 )->ImageSet:
     "A data set by name. A ValueError names what is wrong and what there is."

@@ -100,7 +100,7 @@ def digest(
 
 def stamp(
     path:str|Path, # a file
-)->list[int]:      # bytes, and the times of its last change and of its inode's, nanoseconds; zeros where there is no file
+)->list[int]:      # bytes, times of its last change and of its inode's in nanoseconds; zeros where there is no file
     "What moves when a file is written again."
     try: s = os.stat(path)
     except OSError: return [0, 0, 0]
@@ -124,7 +124,7 @@ def cached(
     path:str|Path,               # where the result is kept
     make:Callable[[Path],None],  # writes it; called with a temporary path
     read:Callable[[Path],Any],   # reads it
-    alone:bool=False,            # every process has a file of its own; else the first of each machine makes it and the others wait
+    alone:bool=False,            # a file for every process; else the first of each machine makes it, others wait
 )->Any:                          # what `read` gives
     "Something made once and kept in a file; one that was cut short or changed since is named and made again."
     path = Path(path)

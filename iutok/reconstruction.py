@@ -28,7 +28,7 @@ class Reconstruct(nn.Module):
         mse:float=0.,                # weight of the mean squared error
         perceptual:Callable=None,    # (x_hat, x) in [-1, 1] -> () loss, added with weight 1; a module is frozen
         disc:nn.Module=None,         # discriminator, images -> logits; None: no GAN
-        disc_start:int=0,            # first step, counted from 0, with a GAN term; the official code's start of 20,000 is the same step
+        disc_start:int=0,            # first step, from 0, with a GAN term; the official code's 20,000 is the same step
         gain:float|None=.8,          # of the adaptive weight; None fixes it to 1
         g_weight:float=1.,           # w_g, of the GAN term
         tokens:Tensor=None,          # (N, h, w) given tokens of the data set: encoder and codebook are frozen

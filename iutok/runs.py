@@ -36,8 +36,9 @@ def _cpu():
 
 def environment()->dict:
     "Commit (and whether the tree had changes), package versions, hardware; None for what cannot be found out."
+    changed = _git('status', '--porcelain', '--untracked-files=no', '--', 'iutok', 'nbs', 'scripts')
     return dict(
-        git=dict(commit=_git('rev-parse', 'HEAD'), dirty=bool(_git('status', '--porcelain', '--untracked-files=no', '--', 'iutok', 'nbs', 'scripts'))),
+        git=dict(commit=_git('rev-parse', 'HEAD'), dirty=bool(changed)),
         versions=dict(python=platform.python_version(), **{p:_version(p) for p in PACKAGES}),
         hardware=dict(cpu=_cpu(), **cpu_kind(), cores=os.cpu_count(), threads=torch.get_num_threads(),
                       gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]))
@@ -72,8 +73,9 @@ class Run:
     def cache(self): return self.folder.parent/'cache' # what several runs may share
     @property
     def id(self): # identity: parameters and used runs
-        return fingerprint(self.notebook, {k:_portable(v) for k,v in self.params.items() if k not in _NAMES and k not in self.used},
-                           {k:[r['id'], r.get('weights')] for k,r in self.used.items()}, self.images)
+        given = {k:_portable(v) for k,v in self.params.items() if k not in _NAMES and k not in self.used}
+        used = {k:[r['id'], r.get('weights')] for k,r in self.used.items()}
+        return fingerprint(self.notebook, given, used, self.images)
 
     def use(self,
         role:str, # parameter that names the run, e.g. 'tokenizer'
@@ -92,9 +94,12 @@ class Run:
         """Write record.json, the only thing that tables read (the first process does).
         Its presence says that the run is finished."""
         params = {k:_portable(v) for k,v in self.params.items() if k not in _BOOKKEEPING}
-        r = dict(run=self.name, notebook=self.notebook, id=self.id, profile=self.params['profile'], seed=self.params.get('seed'), metrics=metrics, params=params,
-                 uses={k:dict(run=u['run'], id=u['id']) for k,u in self.used.items()}, arithmetic=self.arithmetic, **extra,
-                 processes=world_size(), seconds=round(time.time()-self.started, 1), **self.machine, finished=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
+        r = dict(
+            run=self.name, notebook=self.notebook, id=self.id, profile=self.params['profile'], seed=self.params.get('seed'),
+            metrics=metrics, params=params, uses={k:dict(run=u['run'], id=u['id']) for k,u in self.used.items()},
+            arithmetic=self.arithmetic, **extra,
+            processes=world_size(), seconds=round(time.time()-self.started, 1), **self.machine,
+            finished=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
         if rank()==0:
             save_json(self.folder/'record.json', r)
             print(f"The record of this run is {short_path(self.folder/'record.json')}; whatever else it made lies "

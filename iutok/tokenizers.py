@@ -111,7 +111,7 @@ class Tokenizer(nn.Module):
         feature_decoder:nn.Module=None, # (B, D, h, w) -> teacher features, VQ-KD only
         image_size:int=256,             # S, side of the images it works on, pixels
         about:dict=None,                # what made it: run, data, teacher, ...
-        discriminator:nn.Module=None):  # what it was trained against; moves along, but is neither trained, saved nor hashed with it
+        discriminator:nn.Module=None):  # what it was trained against; moves along, is neither trained, saved nor hashed
         super().__init__()
         self.encoder,self.post_encode,self.quantizer = encoder,post_encode,quantizer
         self.pre_decode,self.decoder,self.feature_decoder = pre_decode,decoder,feature_decoder

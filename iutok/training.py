@@ -98,7 +98,7 @@ class Objective(nn.Module):
 def averaged(
     module:nn.Module, # its weights are followed
     decay:float,      # d, the share of the old average that is kept in every step, in [0, 1)
-)->AveragedModel:     # `.update_parameters(module)` after every step; `.module` is a copy of the module with averaged weights
+)->AveragedModel:     # `.update_parameters(module)` after every step; `.module` is the averaged copy
     """Exponential moving average of a module's weights and buffers; the first update copies.
     Raises ValueError for a decay outside [0, 1)."""
     if not 0<=decay<1: raise ValueError(f'ema is the share of the old average, in [0, 1), got {decay}.')
@@ -174,8 +174,8 @@ def load_checkpoint(
     if len(rng)==world: _set_rng(rng[rank])
     else:
         seed_everything(torch.initial_seed()+state['step'])
-        warnings.warn(f'{len(rng)} processes wrote {path} and {world} continue it: weights, moments and data go on from '
-                      f'step {state["step"]}, but random draws are not those of an uninterrupted run.')
+        warnings.warn(f'{len(rng)} processes wrote {path} and {world} continue it: weights, moments and data go on '
+                      f'from step {state["step"]}, but random draws are not those of an uninterrupted run.')
     return state['step'],state['seconds'],state['curves'],state.get('precision')
 
 # %% ../nbs/09_training.ipynb #ff5c2fd7
@@ -364,7 +364,7 @@ def fit(
     look:Callable[[int],None]|None=None, # called with the steps done, e.g. to draw a grid; on the first process alone
     look_every:int|None=None, # steps from look to look; None: as save_every
     stop_after:int|None=None, # stop early after this many steps, as a killed run would
-)->dict: # steps, seconds, images_per_s, resumed_at, precision (bf16 or fp32), ema (averaged copy of the first module, or None)
+)->dict: # steps, seconds, images_per_s, resumed_at, precision (bf16 or fp32), ema (averaged first module, or None)
     """Train until `steps`, on one process or many, continuing from the folder's checkpoint if it belongs to this run.
     Raises ValueError for settings that do not fit, FloatingPointError when a loss or gradient is not finite."""
     from accelerate.utils import gather_object,send_to_device

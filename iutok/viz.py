@@ -121,7 +121,7 @@ def telling_codes(
     images:Tensor, # (N, 3, H, W) uint8, the images that were encoded
     idx:Tensor,    # (N, h, w) their code indices
     n:int=6,       # how many codes
-    flat:float=8., # a code is flat if the standard deviation of grey levels within its patches is below this on average, in steps of 1/255
+    flat:float=8., # flat: grey levels within a code's patches deviate by less than this on average, in 1/255
 )->list[int]:      # up to n codes, the more used first; flat codes too if there are no others
     "Codes worth showing: spread from often used to rarely used, without those of plain backgrounds."
     check_integers('idx', idx, 0)

@@ -58,8 +58,8 @@ def hub_file(
             try: return hf_hub_download(repo, f)
             except EntryNotFoundError: why = f'the hub has no {f} there'
             except Exception as e: why = str(e).splitlines()[0][:160]
-    raise ValueError(f"The weights of {who} are not on this machine and could not be fetched ({why}): get {files[0]} of {constants.ENDPOINT}/{repo} where there is internet and pass weights=PATH, "
-                     f"or fill the cache there with `hf download {repo} {files[0]}`.")
+    raise ValueError(f"The weights of {who} are not on this machine and could not be fetched ({why}): get {files[0]} of "
+                     f"{constants.ENDPOINT}/{repo} where there is internet and pass weights=PATH, or fill the cache there with `hf download {repo} {files[0]}`.")
 
 def torchvision_file(
     weights,  # a member of one of torchvision's weight enums
@@ -80,9 +80,12 @@ def timm_vit_names(
     state:dict[str,Tensor], # of torchvision's vision transformer
 )->dict[str,Tensor]:        # the same tensors
     "torchvision's names -> timm's."
-    pairs = [('encoder.layers.encoder_layer_', 'blocks.'), ('encoder.pos_embedding', 'pos_embed'), ('encoder.ln.', 'norm.'), ('class_token', 'cls_token'), ('conv_proj.', 'patch_embed.proj.'),
-             ('ln_1.', 'norm1.'), ('ln_2.', 'norm2.'), ('self_attention.in_proj_', 'attn.qkv.'), ('self_attention.out_proj.', 'attn.proj.'), ('mlp.linear_1.', 'mlp.fc1.'), ('mlp.linear_2.', 'mlp.fc2.'),
-             ('mlp.0.', 'mlp.fc1.'), ('mlp.3.', 'mlp.fc2.'), ('heads.', 'head.')] # in this order, the longer names first
+    pairs = [ # in this order, the longer names first
+        ('encoder.layers.encoder_layer_', 'blocks.'), ('encoder.pos_embedding', 'pos_embed'), ('encoder.ln.', 'norm.'),
+        ('class_token', 'cls_token'), ('conv_proj.', 'patch_embed.proj.'), ('ln_1.', 'norm1.'), ('ln_2.', 'norm2.'),
+        ('self_attention.in_proj_', 'attn.qkv.'), ('self_attention.out_proj.', 'attn.proj.'),
+        ('mlp.linear_1.', 'mlp.fc1.'), ('mlp.linear_2.', 'mlp.fc2.'), ('mlp.0.', 'mlp.fc1.'), ('mlp.3.', 'mlp.fc2.'),
+        ('heads.', 'head.')]
     def new(k):
         for a,b in pairs: k = k.replace(a, b)
         return k
@@ -113,7 +116,7 @@ def fill_weights(
     state:dict[str,Tensor],  # from `read_weights`
     who:str,                 # what the network is, for the message
     path:str|Path,           # where the tensors came from, for the message
-    resized:bool=False,      # the network was built for another input size than the file's, so position embeddings are resampled
+    resized:bool=False,      # built for another input size than the file's: position embeddings are resampled
 )->None:
     """Load a state dict strictly; original checkpoints go through timm's converters.
     A file of another network raises a ValueError."""

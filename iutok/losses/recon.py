@@ -131,7 +131,7 @@ def _tensors(path, keys, what):
     return {k:state[k] for k in keys}
 
 def load_vgg16(
-    path:str|Path=None, # torchvision's vgg16-397923af.pth, or its tensors as .safetensors; None: torchvision's cache, or the network
+    path:str|Path=None, # torchvision's vgg16-397923af.pth, or .safetensors; None: its cache, or the network
 )->VGG16:               # with the ImageNet weights IMAGENET1K_V1; RuntimeError where they cannot be had
     "VGG16 with torchvision's weights."
     if path is not None:
@@ -146,7 +146,7 @@ def load_vgg16(
 
 # %% ../../nbs/33_losses.recon.ipynb #0b2798da
 def lpips_weights(
-    path:str|Path=None, # file with the keys lin0.model.1.weight to lin4.model.1.weight; None: the one in the lpips package
+    path:str|Path=None, # file with the keys lin0.model.1.weight to lin4...; None: the lpips package's
 )->list:           # five (C_l,) tensors with C_l = 64, 128, 256, 512, 512
     "The channel weights that LPIPS v0.1 learned for VGG16; ValueError without a file."
     if path is None:
@@ -164,7 +164,8 @@ def perceptual_vgg(
     fast:bool=False,      # run VGG16 in bfloat16 where that is native
 )->Perceptual:            # takes images in [-1, 1]
     "LPIPS with VGG16, as VQGAN and the paper use it (arXiv:1801.03924). Raises as `load_vgg16` and `lpips_weights` do."
-    return Perceptual(vgg if isinstance(vgg, nn.Module) else load_vgg16(vgg), lpips_weights() if weights is None else weights,
+    net = vgg if isinstance(vgg, nn.Module) else load_vgg16(vgg)
+    return Perceptual(net, lpips_weights() if weights is None else weights,
                       shift=(-.030,-.088,-.188), scale=(.458,.448,.450), kind='lpips-vgg', fast=fast)
 
 # %% ../../nbs/33_losses.recon.ipynb #4d97056a

@@ -296,9 +296,12 @@ def load_ar(
 
 # %% ../../nbs/51_proposals.ar.ipynb #b284efbd
 _HF = dict( # our part of a block -> the Hugging Face parts that make it up
-    gpt2=dict(norm1=['ln_1'], norm2=['ln_2'], **{'attn.qkv':['attn.c_attn'], 'attn.out':['attn.c_proj'], 'mlp.up':['mlp.c_fc'], 'mlp.down':['mlp.c_proj']}),
-    llama=dict(norm1=['input_layernorm'], norm2=['post_attention_layernorm'], **{'attn.qkv':[f'self_attn.{c}_proj' for c in 'qkv'],
-        'attn.out':['self_attn.o_proj'], 'mlp.up':['mlp.gate_proj', 'mlp.up_proj'], 'mlp.down':['mlp.down_proj']}))
+    gpt2={
+        'norm1':['ln_1'], 'attn.qkv':['attn.c_attn'], 'attn.out':['attn.c_proj'],
+        'norm2':['ln_2'], 'mlp.up':['mlp.c_fc'], 'mlp.down':['mlp.c_proj']},
+    llama={
+        'norm1':['input_layernorm'], 'attn.qkv':[f'self_attn.{c}_proj' for c in 'qkv'], 'attn.out':['self_attn.o_proj'],
+        'norm2':['post_attention_layernorm'], 'mlp.up':['mlp.gate_proj', 'mlp.up_proj'], 'mlp.down':['mlp.down_proj']})
 _HF_TOP = dict(
     gpt2={'embed':'wte', 'pos':'wpe', 'norm':'ln_f', 'blocks':'h'},
     llama={'embed':'embed_tokens', 'norm':'norm', 'blocks':'layers', 'head':'lm_head'})

@@ -19,8 +19,9 @@ from .beyond import IBQ,Residual,SimVQ
 from .health import Health,HealthMeter,codebook_entropy,codebook_health,codebook_perplexity,usage
 
 # %% ../../nbs/30_quantizers.__init__.ipynb #55886952
-_all_ = ['Quantized', 'Quantizer', 'straight_through', 'nearest_code', 'Fixed', 'KMeans', 'kmeans', 'VQ', 'vq_loss', 'NormEMA', 'CVQ', 'OnlineCluster', 'BSQ', 'FSQ', 'FSQ_LEVELS', 'LFQ',
-         'IBQ', 'Residual', 'SimVQ', 'Health', 'HealthMeter', 'codebook_entropy', 'codebook_health', 'codebook_perplexity', 'usage']
+_all_ = ['Quantized', 'Quantizer', 'straight_through', 'nearest_code', 'Fixed', 'KMeans', 'kmeans', 'VQ', 'vq_loss',
+         'NormEMA', 'CVQ', 'OnlineCluster', 'BSQ', 'FSQ', 'FSQ_LEVELS', 'LFQ', 'IBQ', 'Residual', 'SimVQ',
+         'Health', 'HealthMeter', 'codebook_entropy', 'codebook_health', 'codebook_perplexity', 'usage']
 
 # %% ../../nbs/30_quantizers.__init__.ipynb #787b89c3
 # kind -> class

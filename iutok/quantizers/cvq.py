@@ -64,7 +64,7 @@ class CVQ(Quantizer):
         n_codes:int=8192,      # K, codebook size
         dim:int=256,           # D, code dimension
         beta:float=.25,        # weight of the commitment loss
-        cosine:bool=False,     # nearest by direction (the method's own code); by position in the paper's resolved configuration
+        cosine:bool=False,     # nearest by direction (the method's own code), or by position (the paper's run)
         anchor:str='nearest',  # 'nearest', 'multinomial' or 'cached'
         sync:bool=False,       # one pool of latents over all ranks (Cluster) rather than averaged anchors (CVQ-VAE)
         decay:float=.99,       # of the running share of latents per code

@@ -74,8 +74,9 @@ class Health:
     warnings:list           # sentences, empty when all is well
 
     def __repr__(self):
-        head = f'usage {self.usage:.1%} of {self.n_codes} | entropy {self.entropy:.3f} nats | perplexity {self.perplexity:.1f} | dead {self.dead} | duplicates {self.duplicates}'
-        return '\n'.join([head, *('! '+w for w in self.warnings)])
+        head = [f'usage {self.usage:.1%} of {self.n_codes}', f'entropy {self.entropy:.3f} nats',
+                f'perplexity {self.perplexity:.1f}', f'dead {self.dead}', f'duplicates {self.duplicates}']
+        return '\n'.join([' | '.join(head), *('! '+w for w in self.warnings)])
 
     def plot(self, figsize=(6.5, 2.1)): # inches -> matplotlib figure
         "Figure of three panels: share of each code from the most to the least used, age, and entropy by position."
@@ -108,16 +109,18 @@ def _diagnose(h, n_tokens):
         f'Only {n_tokens} tokens were counted for {h.n_codes} codes, so usage is an underestimate; look at at least '
         f'{10*h.n_codes}.')
     if h.usage<.5 and n_tokens>=h.n_codes: out.append(
-        f'The codebook has collapsed: {used} of {h.n_codes} codes are in use ({h.usage:.1%}). Start the codes from data (init="kmeans"), let averages or anchors move them '
-        '(NormEMA, CVQ), compare directions in fewer dimensions (cosine, dim 8 to 32), or do without a codebook (FSQ).')
+        f'The codebook has collapsed: {used} of {h.n_codes} codes are in use ({h.usage:.1%}). Start the '
+        'codes from data (init="kmeans"), let averages or anchors move them (NormEMA, CVQ), compare directions in fewer dimensions (cosine, dim 8 to 32), or do without a codebook (FSQ).')
     if h.perplexity<.1*used and used>10: out.append(
         f'A few codes do most of the work: {used} are used but the perplexity is {h.perplexity:.1f}. Lower beta or the '
         'learning rate, use larger batches, or add an entropy loss (LFQ, BSQ, IBQ).')
     if h.duplicates>.01*h.n_codes: out.append(
         f'{h.duplicates} codes duplicate another. They were probably revived at the same latent: use larger batches or '
         'CVQ with anchor="multinomial".')
-    if h.position_entropy is not None and h.entropy>.5 and (stuck := int((h.position_entropy<.1*h.entropy).sum())): out.append(
-        f'{stuck} positions of the grid nearly always carry the same code. If the images have no constant border, check the position embeddings and the padding of the encoder.')
+    stuck = 0 if h.position_entropy is None or h.entropy<=.5 else int((h.position_entropy<.1*h.entropy).sum())
+    if stuck: out.append(
+        f'{stuck} positions of the grid nearly always carry the same code. If the images have no constant border, '
+        'check the position embeddings and the padding of the encoder.')
     return out
 
 def _warn(sentence):
@@ -165,8 +168,9 @@ class HealthMeter:
         hit = (self.counts>0).long() if self.batches<=self.dead_after else (age<self.dead_after).long()
         all_sum(hit)
         h = entropy(c).item()
-        out = Health(self.n_codes, c, (c>0).double().mean().item(), h, entropy(c).exp().item(), age, int((hit==0).sum()), duplicates(codebook),
-                     None if pos is None else entropy(pos), [])
+        used,perplexity = (c>0).double().mean().item(),entropy(c).exp().item()
+        stuck = None if pos is None else entropy(pos)
+        out = Health(self.n_codes, c, used, h, perplexity, age, int((hit==0).sum()), duplicates(codebook), stuck, [])
         out.warnings = _diagnose(out, int(c.sum()))
         if warn:
             for w in out.warnings: _warn(w)

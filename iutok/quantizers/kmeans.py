@@ -191,7 +191,7 @@ def _reseed(c, lost, d2, take):
     c[lost[:len(rows)]] = rows
 
 def kmeans(
-    x:'Tensor|Iterable',    # (N, D) rows, or a re-iterable of (n, D) pieces in a fixed order (a list, a DataLoader without shuffling)
+    x:'Tensor|Iterable',    # (N, D) rows, or a re-iterable of (n, D) pieces in a fixed order (a list, a DataLoader)
     k:int,                  # number of centroids, at most N
     iters:int=10,           # Lloyd iterations, or mini-batch steps when batch is given
     cosine:bool=False,      # spherical k-means: rows and centroids have unit length
@@ -200,7 +200,7 @@ def kmeans(
     empty:str='farthest',   # an empty cluster takes the 'farthest' rows, or 'keep's its centroid (VQ-KD)
     batch:int=None,         # rows per mini-batch step and rank; None uses all rows in every iteration
     progress:bool=False,    # print the inertia of every iteration
-    history:list=None,      # a list that receives the inertia of every iteration (in mini-batches: scaled up to all rows)
+    history:list=None,      # receives the inertia of every iteration (in mini-batches: scaled up to all rows)
     device=None,            # where to compute; None follows the data
 )->KMeans:                  # centroids (K, D), ids (N,), inertia
     """Lloyd's algorithm, plain or spherical, full or mini-batch, over one tensor, a stream, or all ranks together.
