@@ -30,7 +30,8 @@ class _InertDict: # the same for classes that are filled like a dict
 
 _HARMLESS = ('pytorch_lightning.', 'lightning.', 'lightning_fabric.', 'omegaconf.', 'numpy.', 'argparse.Namespace',
              'pathlib.', 'typing.', # found in published files
-             'collections.defaultdict', *(f'builtins.{t}' for t in ('dict', 'list', 'tuple', 'int', 'float', 'str', 'bool')))
+             'collections.defaultdict',
+             *(f'builtins.{t}' for t in ('dict', 'list', 'tuple', 'int', 'float', 'str', 'bool')))
 _REFUSED = re.compile(r'GLOBAL (\S+) (?:was not an allowed|whose module)') # how torch names the class it met
 
 def read_checkpoint(
@@ -152,7 +153,8 @@ def _conv(p, last):
     widths = [p[f'levels.{i}.res.0.conv2.weight'].shape[0] for i in range(n)]
     width = p['conv_in.weight'].shape[0] if last else math.gcd(*widths)
     return dict(kind='conv_encoder' if last else 'conv_decoder', in_channels=p['conv_in.weight'].shape[1],
-                width=width, mults=[w//width for w in widths], n_res=_count(p, 'levels.0.res'), out_channels=p['head.2.weight'].shape[0],
+                width=width, mults=[w//width for w in widths], n_res=_count(p, 'levels.0.res'),
+                out_channels=p['head.2.weight'].shape[0],
                 attention=f'levels.{n-1 if last else 0}.attn.0.norm.weight' in p, refine='mid.0.norm1.weight' in p,
                 groups=32) # at every width, in taming-transformers and in what came of it
 
@@ -165,7 +167,9 @@ def _vit(p, heads=None):
         raise ValueError(f'the weights do not tell how many attention heads a width of {width} has; say heads=N.')
     if width%heads: raise ValueError(f'a width of {width} does not divide into heads={heads}.')
     grid = math.isqrt(p['pos_embed'].shape[1]-1)
-    return dict(kind='vit', in_channels=c_in, patch=patch, grid=grid, width=width, depth=_count(p, 'blocks'), heads=heads, out_channels=p['task.2.weight'].shape[0], mlp_ratio=p['blocks.0.mlp.0.weight'].shape[0]/width)
+    return dict(kind='vit', in_channels=c_in, patch=patch, grid=grid, width=width, depth=_count(p, 'blocks'),
+                heads=heads, out_channels=p['task.2.weight'].shape[0],
+                mlp_ratio=p['blocks.0.mlp.0.weight'].shape[0]/width)
 
 def _patchgan(p):
     convs = [v for v in p.values() if v.ndim==4]

@@ -153,7 +153,8 @@ class Cost:
 
     def _repr_markdown_(self):
         h = f'{_n(self.hours)} h' if self.hours>=1 else f'{_n(60*self.hours)} min'
-        here = f'{self.processes} process{"es" if self.processes>1 else ""} at {_n(self.rate/1e9)} GFLOP/s each ({self.how})'
+        many = 'es' if self.processes>1 else ''
+        here = f'{self.processes} process{many} at {_n(self.rate/1e9)} GFLOP/s each ({self.how})'
         held = f'weights, gradients, moments, and {self.batch_size//self.processes} images'
         rows = {
             'parameters':', '.join(f'{k} {v:,}' for k,v in self.parameters.items() if v),

@@ -86,8 +86,8 @@ def _full(split, root, cache):
     from torchvision.datasets import FashionMNIST
     try: ds = FashionMNIST(root or cache_dir(cache)/'torchvision', train=split == 'train', download=True)
     except Exception as e:
-        raise ValueError("data='fashion_mnist_full' needs the Debian package dataset-fashion-mnist, or a root folder with "
-                         "torchvision's FashionMNIST/raw in it; neither is here and the download failed "
+        raise ValueError("data='fashion_mnist_full' needs the Debian package dataset-fashion-mnist, or a root folder "
+                         "with " "torchvision's FashionMNIST/raw in it; neither is here and the download failed "
                          f"({e}). data='fashion' needs nothing") from None
     return ds.data.numpy(),ds.targets.numpy()
 
@@ -223,8 +223,9 @@ class FolderSet(ImageSet):
         checked = check_files(root, [f for f,_,_ in listed], index)
         bad = [f for f in checked if checked[f][0]]
         if len(bad) > max_bad*len(checked):
-            raise ValueError(f'{len(bad)} of the {len(checked)} files in {path} cannot be used, more than {max_bad:.0%}: '
-                             f'remove or repair them. The first is {shown(bad[0])} ({checked[bad[0]][0]}); {index} names all')
+            raise ValueError(f'{len(bad)} of the {len(checked)} files in {path} cannot be used, more than '
+                             f'{max_bad:.0%}: ' f'remove or repair them. The first is {shown(bad[0])} '
+                                                f'({checked[bad[0]][0]}); {index} names all')
         skipped = [(f, checked[f][0]) for f,_,s in listed if s == split and checked[f][0]]
         for f,why in skipped: print(f'skipped {shown(f)}: {why}')
         mine = [(f, c) for f,c,s in listed if s == split and not checked[f][0]]

@@ -253,8 +253,8 @@ def as_batch(
     if not isinstance(images, Tensor):
         raise TypeError(f'{type(images).__name__} is neither a Pillow image, a list of them nor a tensor (B, 3, H, W)')
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
-        raise ValueError(f'a batch must have shape (B, 3, H, W), got {tuple(images.shape)}; add a batch axis with x[None], '
-                         'move channels with x.permute(0, 3, 1, 2), repeat grey with x.repeat(1, 3, 1, 1)')
+        raise ValueError(f'a batch must have shape (B, 3, H, W), got {tuple(images.shape)}; add a batch axis with '
+                         'x[None], ' 'move channels with x.permute(0, 3, 1, 2), repeat grey with x.repeat(1, 3, 1, 1)')
     if images.dtype != torch.uint8:
         if not images.is_floating_point(): raise TypeError(f'a batch must be uint8 or float, got {images.dtype}')
         # what rounding leaves is clamped below

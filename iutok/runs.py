@@ -94,12 +94,11 @@ class Run:
         """Write record.json, the only thing that tables read (the first process does).
         Its presence says that the run is finished."""
         params = {k:_portable(v) for k,v in self.params.items() if k not in _BOOKKEEPING}
-        r = dict(
-            run=self.name, notebook=self.notebook, id=self.id, profile=self.params['profile'], seed=self.params.get('seed'),
-            metrics=metrics, params=params, uses={k:dict(run=u['run'], id=u['id']) for k,u in self.used.items()},
-            arithmetic=self.arithmetic, **extra,
-            processes=world_size(), seconds=round(time.time()-self.started, 1), **self.machine,
-            finished=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
+        r = dict(run=self.name, notebook=self.notebook, id=self.id, profile=self.params['profile'],
+                 seed=self.params.get('seed'), metrics=metrics, params=params,
+                 uses={k:dict(run=u['run'], id=u['id']) for k,u in self.used.items()}, arithmetic=self.arithmetic,
+                 **extra, processes=world_size(), seconds=round(time.time()-self.started, 1), **self.machine,
+                 finished=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))
         if rank()==0:
             save_json(self.folder/'record.json', r)
             print(f"The record of this run is {short_path(self.folder/'record.json')}; whatever else it made lies "

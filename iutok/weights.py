@@ -58,8 +58,9 @@ def hub_file(
             try: return hf_hub_download(repo, f)
             except EntryNotFoundError: why = f'the hub has no {f} there'
             except Exception as e: why = str(e).splitlines()[0][:160]
-    raise ValueError(f"The weights of {who} are not on this machine and could not be fetched ({why}): get {files[0]} of "
-                     f"{constants.ENDPOINT}/{repo} where there is internet and pass weights=PATH, or fill the cache there with `hf download {repo} {files[0]}`.")
+    raise ValueError(f"The weights of {who} are not on this machine and could not be fetched ({why}): get {files[0]} "
+                     "of " f"{constants.ENDPOINT}/{repo} where there is internet and pass weights=PATH, or fill the "
+                           f"cache there with `hf download {repo} {files[0]}`.")
 
 def torchvision_file(
     weights,  # a member of one of torchvision's weight enums

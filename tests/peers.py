@@ -2,11 +2,11 @@
 
     python tests/peers.py --taming DIR --llamagen DIR --beit2 DIR --cvqvae DIR [--write]
 
-Each DIR is a clone: CompVis/taming-transformers, FoundationVision/LlamaGen, the folder beit2 of microsoft/unilm, and lyndonzheng/CVQ-VAE (whose quantizer
-is put into taming's body, so it needs both). Every module there gets pseudo-random weights, `iutok.convert` turns its state dict into a tokenizer,
-the outputs of both sides are compared at full size, and the way back must load strictly. `--write` also runs small versions and keeps
-their outputs in tests/data/peers.npz, which test_convert.py uses where the clones are not at hand.
-"""
+Each DIR is a clone: CompVis/taming-transformers, FoundationVision/LlamaGen, the folder beit2 of microsoft/unilm, and
+lyndonzheng/CVQ-VAE (whose quantizer is put into taming's body, so it needs both). Every module there gets pseudo-
+random weights, `iutok.convert` turns its state dict into a tokenizer, the outputs of both sides are compared at full
+size, and the way back must load strictly. `--write` also runs small versions and keeps their outputs in
+tests/data/peers.npz, which test_convert.py uses where the clones are not at hand. """
 import argparse,importlib,json,sys,types,zlib
 from pathlib import Path
 import numpy as np, torch
@@ -16,7 +16,8 @@ from iutok.convert import from_beitv2,from_cvqvae,from_llamagen,from_taming,to_b
 DATA = Path(__file__).parent/'data/peers.npz'
 
 def fill(shapes):
-    "Weights for any list of names and shapes, the same wherever numpy runs: small convolutions and matrices, norms near 1, codes of length 1."
+    """Weights for any list of names and shapes, the same wherever numpy runs:
+    small convolutions and matrices, norms near 1, codes of length 1."""
     out = {}
     for name in shapes:
         u = np.random.RandomState(zlib.crc32(name.encode())).uniform(-1, 1, shapes[name]).astype('float32')
@@ -24,11 +25,15 @@ def fill(shapes):
         elif name.endswith('initted'): u = u*0+1
         elif name.endswith('embedding.weight'): u /= np.linalg.norm(u, axis=1, keepdims=True)
         elif u.ndim>=2: u *= (3/np.prod(u.shape[1:]))**.5 if 'token' not in name and 'pos_embed' not in name else 1
-        else: u = .1*u+(1 if name.endswith(('norm.weight', 'norm1.weight', 'norm2.weight', 'norm_out.weight', 'running_var')) else 0)
+        else:
+            u = .1*u+(1
+                      if name.endswith(('norm.weight', 'norm1.weight', 'norm2.weight', 'norm_out.weight',
+                                        'running_var')) else 0)
         out[name] = torch.from_numpy(np.asarray(u))
     return out
 
-def images(b, h, w, seed=0): return torch.from_numpy(np.random.RandomState(seed).uniform(-1, 1, (b, 3, h, w)).astype('float32'))
+def images(b, h, w, seed=0):
+    return torch.from_numpy(np.random.RandomState(seed).uniform(-1, 1, (b, 3, h, w)).astype('float32'))
 
 def margin(z, codebook, cosine):
     "How much nearer the nearest code is than the next, (B, h, w), in float64: where this is nothing, ids may differ."
@@ -49,9 +54,10 @@ def load(net):
 def taming(folder, width=128, mults=(1,1,2,2,4), n_res=2, z=256, dim=256, n_codes=1024, depth=3, size=256):
     sys.path.insert(0, str(folder))
     stub('taming.modules.util', ActNorm=nn.Identity)
-    m,d,q = (importlib.import_module(f'taming.modules.{n}') for n in ('diffusionmodules.model', 'discriminator.model', 'vqvae.quantize'))
-    args = dict(ch=width, out_ch=3, ch_mult=mults, num_res_blocks=n_res, attn_resolutions=[size>>(len(mults)-1)], in_channels=3, resolution=size,
-                z_channels=z, double_z=False)
+    m,d,q = (importlib.import_module(f'taming.modules.{n}')
+             for n in ('diffusionmodules.model', 'discriminator.model', 'vqvae.quantize'))
+    args = dict(ch=width, out_ch=3, ch_mult=mults, num_res_blocks=n_res, attn_resolutions=[size>>(len(mults)-1)],
+                in_channels=3, resolution=size, z_channels=z, double_z=False)
     net = nn.Module()
     net.encoder,net.decoder,net.quantize = m.Encoder(**args),m.Decoder(**args),q.VectorQuantizer2(n_codes, dim, .25)
     net.quant_conv,net.post_quant_conv = nn.Conv2d(z, dim, 1),nn.Conv2d(dim, z, 1)
@@ -69,7 +75,8 @@ def cvqvae(folder, taming_folder, **sizes):
 def llamagen(folder, width=128, mults=(1,1,2,2,4), n_res=2, z=256, dim=8, n_codes=16384, depth=3):
     sys.path.insert(0, str(folder))
     m,d = (importlib.import_module(f'tokenizer.tokenizer_image.{n}') for n in ('vq_model', 'discriminator_patchgan'))
-    net = m.VQModel(m.ModelArgs(codebook_size=n_codes, codebook_embed_dim=dim, z_channels=z, encoder_ch_mult=mults, decoder_ch_mult=mults))
+    net = m.VQModel(m.ModelArgs(codebook_size=n_codes, codebook_embed_dim=dim, z_channels=z, encoder_ch_mult=mults,
+                                decoder_ch_mult=mults))
     args = dict(z_channels=z, ch=width, ch_mult=mults, num_res_blocks=n_res)
     net.encoder,net.decoder = m.Encoder(**args),m.Decoder(**args)
     return load(net),load(d.NLayerDiscriminator(3, 64, depth))
@@ -81,14 +88,16 @@ def beitv2(folder, size=224, patch=16, width=768, depth=12, heads=12, dim=32, n_
     m = importlib.import_module('modeling_vqkd')
     enc,dec = m.get_model_default_params(),m.get_model_default_params()
     enc.update(img_size=size, patch_size=patch, embed_dim=width, depth=depth, num_heads=heads, num_classes=0)
-    dec.update(img_size=size//patch, patch_size=1, in_chans=dim, embed_dim=width, depth=decoder_depth, num_heads=heads, num_classes=0)
+    dec.update(img_size=size//patch, patch_size=1, in_chans=dim, embed_dim=width, depth=decoder_depth, num_heads=heads,
+               num_classes=0)
     return load(m.VQKD(enc, dec, n_codes, dim, teacher_model_type='none', decoder_out_dim=c_t))
 
 # %% both sides
 def codes(q, idx):
     "Their codes without the rounding that z + (z_q - z) adds, (B, D, h, w)."
     e = q.embedding.weight
-    return (nn.functional.normalize(e, dim=-1) if getattr(q, 'l2_norm', False) else e)[idx].permute(0, 3, 1, 2).contiguous()
+    return (nn.functional.normalize(e, dim=-1) if getattr(q, 'l2_norm', False) else e)[idx].permute(0, 3, 1,
+        2).contiguous()
 
 @torch.no_grad()
 def conv_outputs(net, disc, x):
@@ -99,10 +108,13 @@ def conv_outputs(net, disc, x):
 
 @torch.no_grad()
 def conv_ours(tok, x, theirs):
-    "The same of a tokenizer; what comes after the codes starts from their codes, so that one tie does not hide the rest."
+    """The same of a tokenizer;
+    what comes after the codes starts from their codes, so that one tie does not hide the rest."""
     q = tok.quantizer
     z = tok.latents(x)
-    return dict(z=z, idx=q(z).idx, x_hat=tok.paint(q.decode(theirs['idx'])), logits=tok.discriminator(theirs['x_hat'])),margin(z, q.codebook, q.cosine or getattr(q, 'sphere', False))
+    return dict(z=z, idx=q(z).idx, x_hat=tok.paint(q.decode(theirs['idx'])),
+                logits=tok.discriminator(theirs['x_hat'])),margin(z, q.codebook, q.cosine
+                                                                  or getattr(q, 'sphere', False))
 
 @torch.no_grad()
 def vit_outputs(net, x):
@@ -114,13 +126,15 @@ def vit_outputs(net, x):
 @torch.no_grad()
 def vit_ours(tok, x, theirs):
     z = tok.latents(x)
-    return dict(z=z, idx=tok.quantizer(z).idx, t_hat=tok.feature_decoder(tok.quantizer.decode(theirs['idx']))),margin(z, tok.quantizer.codebook, True)
+    return dict(z=z, idx=tok.quantizer(z).idx, t_hat=tok.feature_decoder(tok.quantizer.decode(theirs['idx']))),margin(z,
+        tok.quantizer.codebook, True)
 
 def report(title, theirs, mine, margin, tol=1e-5):
     "Largest differences; ids may differ only where two codes are nearly equally far."
     gap = {k:(mine[k]-v).abs().max().item() for k,v in theirs.items() if k!='idx'}
     tie = (mine['idx']!=theirs['idx'])
-    print(f'{title:32}', ' '.join(f'{k} {v:.1e}' for k,v in gap.items()), f'ids differ {int(tie.sum())} of {tie.numel()}', flush=True)
+    print(f'{title:32}', ' '.join(f'{k} {v:.1e}' for k,v in gap.items()),
+          f'ids differ {int(tie.sum())} of {tie.numel()}', flush=True)
     assert max(gap.values())<=tol and not (tie & (margin>tol)).any(), title
 
 def back(their_state, got, extra=()):
@@ -177,7 +191,8 @@ def main():
             both.pop('quantize.codebook_used')
             store('llamagen', both, conv_outputs(net, disc, images(2, 16, 24)))
     if a.beit2:
-        for depth,c_t,sizes in ((1, 512, ((224, 224), (256, 256), (224, 320))), (3, 512, ((224, 224),)), (1, 768, ((256, 256),)), (3, 768, ((224, 224),))):
+        for depth,c_t,sizes in ((1, 512, ((224, 224), (256, 256), (224, 320))), (3, 512, ((224, 224),)),
+                                (1, 768, ((256, 256),)), (3, 768, ((224, 224),))):
             net = beitv2(a.beit2, c_t=c_t, decoder_depth=depth)
             tok = from_beitv2({'model': net.state_dict()})
             sums = [k for k in net.state_dict() if k.startswith('quantize') and not k.endswith('embedding.weight')]
@@ -189,7 +204,8 @@ def main():
                 report(f'beitv2, C_t {c_t}, depth {depth}, {h}x{w}', theirs, *vit_ours(tok, x, theirs))
         if a.write:
             for depth,name,(h,w) in ((1, 'beitv2', (32, 32)), (3, 'beitv2_wide', (48, 64))):
-                net = beitv2(a.beit2, size=32, patch=8, width=128, depth=2, heads=2, dim=8, n_codes=32, c_t=20, decoder_depth=depth)
+                net = beitv2(a.beit2, size=32, patch=8, width=128, depth=2, heads=2, dim=8, n_codes=32, c_t=20,
+                             decoder_depth=depth)
                 store(name, net.state_dict(), vit_outputs(net, images(2, h, w)))
     if a.write:
         DATA.parent.mkdir(exist_ok=True)

@@ -18,7 +18,8 @@ def batch(ar, n=5, seed=1):
     g = torch.Generator().manual_seed(seed)
     return torch.randint(ar.n_codes, (n, ar.length), generator=g),torch.randint(ar.n_classes, (n,), generator=g)
 
-# --- Hugging Face ------------------------------------------------------------------------------------------------------
+# --- Hugging Face
+# ------------------------------------------------------------------------------------------------------
 
 W,M,V,P = 8,12,11,6  # width, hidden width, vocabulary = 3 classes + 8 codes, positions
 
@@ -26,13 +27,18 @@ def hf_state(arch):
     "Hugging Face's names and shapes, filled by a formula, so that no generator has to stay the same."
     if arch=='gpt2':
         shapes = {'transformer.wte.weight':(V, W), 'transformer.wpe.weight':(P, W)}
-        block = {'ln_1.weight':(W,), 'ln_1.bias':(W,), 'attn.c_attn.weight':(W, 3*W), 'attn.c_attn.bias':(3*W,), 'attn.c_proj.weight':(W, W), 'attn.c_proj.bias':(W,),
-                 'ln_2.weight':(W,), 'ln_2.bias':(W,), 'mlp.c_fc.weight':(W, M), 'mlp.c_fc.bias':(M,), 'mlp.c_proj.weight':(M, W), 'mlp.c_proj.bias':(W,)}
-        shapes |= {f'transformer.h.{i}.{k}':v for i in range(2) for k,v in block.items()} | {'transformer.ln_f.weight':(W,), 'transformer.ln_f.bias':(W,)}
+        block = {'ln_1.weight':(W,), 'ln_1.bias':(W,), 'attn.c_attn.weight':(W, 3*W), 'attn.c_attn.bias':(3*W,),
+                 'attn.c_proj.weight':(W, W), 'attn.c_proj.bias':(W,), 'ln_2.weight':(W,), 'ln_2.bias':(W,),
+                 'mlp.c_fc.weight':(W, M), 'mlp.c_fc.bias':(M,), 'mlp.c_proj.weight':(M, W), 'mlp.c_proj.bias':(W,)}
+        shapes |= {f'transformer.h.{i}.{k}':v for i in range(2) for k,
+                   v in block.items()} | {'transformer.ln_f.weight':(W,), 'transformer.ln_f.bias':(W,)}
     else:
-        block = {f'self_attn.{c}_proj.weight':(W, W) for c in 'qkvo'} | {'mlp.gate_proj.weight':(M, W), 'mlp.up_proj.weight':(M, W), 'mlp.down_proj.weight':(W, M),
-                 'input_layernorm.weight':(W,), 'post_attention_layernorm.weight':(W,)}
-        shapes = {'model.embed_tokens.weight':(V, W)} | {f'model.layers.{i}.{k}':v for i in range(2) for k,v in block.items()} | {'model.norm.weight':(W,), 'lm_head.weight':(V, W)}
+        block = {f'self_attn.{c}_proj.weight':(W, W) for c in 'qkvo'} | {'mlp.gate_proj.weight':(M, W),
+            'mlp.up_proj.weight':(M, W), 'mlp.down_proj.weight':(W, M), 'input_layernorm.weight':(W,),
+            'post_attention_layernorm.weight':(W,)}
+        shapes = {'model.embed_tokens.weight':(V, W)} | {f'model.layers.{i}.{k}':v for i in range(2) for k,
+                                                         v in block.items()} | {'model.norm.weight':(W,),
+            'lm_head.weight':(V, W)}
     state = {}
     for n,(k,s) in enumerate(shapes.items()):
         state[k] = .6*torch.sin(torch.arange(math.prod(s))*1.7+.9*n).view(s)
@@ -59,11 +65,14 @@ def test_matches_transformers(arch):
     hf = pytest.importorskip('transformers', reason='transformers is not installed; the stored values stand in')
     ids = dict(bos_token_id=None, eos_token_id=None, pad_token_id=None)
     if arch=='gpt2':
-        ref = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=V, n_positions=P+1, n_embd=W, n_layer=2, n_head=2, n_inner=M, **ids))
-        state = hf_state(arch) | {'transformer.wpe.weight':torch.cat([hf_state(arch)['transformer.wpe.weight'], torch.zeros(1, W)])}
+        ref = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=V, n_positions=P+1, n_embd=W, n_layer=2, n_head=2, n_inner=M,
+                                               **ids))
+        state = hf_state(arch) | {
+            'transformer.wpe.weight':torch.cat([hf_state(arch)['transformer.wpe.weight'], torch.zeros(1, W)])}
         state['lm_head.weight'] = state['transformer.wte.weight']
     else:
-        ref = hf.LlamaForCausalLM(hf.LlamaConfig(vocab_size=V, hidden_size=W, intermediate_size=M, num_hidden_layers=2, num_attention_heads=2, rms_norm_eps=1e-5, **ids))
+        ref = hf.LlamaForCausalLM(hf.LlamaConfig(vocab_size=V, hidden_size=W, intermediate_size=M, num_hidden_layers=2,
+                                                 num_attention_heads=2, rms_norm_eps=1e-5, **ids))
         state = hf_state(arch)
     ref.load_state_dict(state)
     ar,t,y = hf_twin(arch)
@@ -83,7 +92,8 @@ def test_load_hf_resizes_the_vocabulary():
     torch.testing.assert_close(ar.embed.weight[:V].detach(), hf_state('gpt2')['transformer.wte.weight'])
     torch.testing.assert_close(ar.embed.weight[V:].detach(), before[V:])
     few = AR(4, 3, P, layers=2, width=W, heads=2, mlp=M, arch='gpt2', drop_label=0, positions=P)
-    torch.testing.assert_close(load_hf(few, hf_state('gpt2')).embed.weight.detach(), hf_state('gpt2')['transformer.wte.weight'][:7])
+    torch.testing.assert_close(load_hf(few, hf_state('gpt2')).embed.weight.detach(),
+                               hf_state('gpt2')['transformer.wte.weight'][:7])
 
 def test_load_hf_refuses_what_does_not_fit():
     ar = AR(8, 3, P, layers=3, width=W, heads=2, mlp=M, arch='gpt2', drop_label=0)
@@ -97,13 +107,16 @@ def test_a_network_starts_from_text_weights_in_a_folder(tmp_path):
     torch.manual_seed(0)
     text = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=40, n_positions=P, n_embd=W, n_layer=2, n_head=2, n_inner=M))
     text.save_pretrained(tmp_path)
-    ar = start_from_text(AR(30, 3, P, layers=2, width=W, heads=2, mlp=M, arch='gpt2', drop_label=0, positions=P), tmp_path)
+    ar = start_from_text(AR(30, 3, P, layers=2, width=W, heads=2, mlp=M, arch='gpt2', drop_label=0, positions=P),
+                         tmp_path)
     state = text.state_dict()
     torch.testing.assert_close(ar.blocks[0].norm1.weight.detach(), state['transformer.h.0.ln_1.weight'])
     torch.testing.assert_close(ar.embed.weight.detach(), state['transformer.wte.weight'][:33])
-    with pytest.raises(ValueError, match='text_weights=.*nowhere.*cannot be read.*or leave text_weights out'): start_from_text(ar, str(tmp_path/'nowhere'))
+    with pytest.raises(ValueError, match='text_weights=.*nowhere.*cannot be read.*or leave text_weights out'):
+        start_from_text(ar, str(tmp_path/'nowhere'))
 
-# --- sizes -------------------------------------------------------------------------------------------------------------
+# --- sizes
+# -------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('size,kw,count', [
     ('gpt2_medium',  {},                  312_772_608), ('gpt2_medium', dict(positions=257), 311_987_200),
@@ -127,12 +140,15 @@ def test_rebuilt_from_its_config(arch, tmp_path):
     assert twin.config()==ar.config()
     assert torch.equal(twin.logits(*batch(ar)), ar.logits(*batch(ar)))
 
-@pytest.mark.parametrize('kw,said', [(dict(arch='bert'), "'llama' or 'gpt2'"), (dict(heads=5), 'do not fit'), (dict(width=9, heads=3), 'even for llama'),
-    (dict(drop_label=1.), 'drop_label'), (dict(arch='gpt2', positions=8), 'too few'), (dict(layers=0), 'must be positive')])
+@pytest.mark.parametrize('kw,said',
+                         [(dict(arch='bert'), "'llama' or 'gpt2'"), (dict(heads=5), 'do not fit'),
+                          (dict(width=9, heads=3), 'even for llama'), (dict(drop_label=1.), 'drop_label'),
+                          (dict(arch='gpt2', positions=8), 'too few'), (dict(layers=0), 'must be positive')])
 def test_wrong_sizes_are_refused(kw, said):
     with pytest.raises(ValueError, match=said): small(**kw)
 
-# --- the network -------------------------------------------------------------------------------------------------------
+# --- the network
+# -------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('arch', ARCHS)
 def test_causal(arch):
@@ -187,7 +203,8 @@ def test_loss_is_cross_entropy_over_the_vocabulary(arch):
     by_hand = -sum(full[b,i,t[b,i]+5] for b in range(5) for i in range(9))/45
     assert ar.loss(t, y).item()==pytest.approx(by_hand.item(), abs=1e-5)
     assert torch.equal(ar.logits(t, y), ar.scores(ar.features(ar.sequence(t, y)[:,:-1]))[...,5:])
-    assert ar.loss(t, y).item()>F.cross_entropy(ar.logits(t, y).flatten(0, 1), t.flatten()).item()  # class ids take a share
+    # class ids take a share
+    assert ar.loss(t, y).item()>F.cross_entropy(ar.logits(t, y).flatten(0, 1), t.flatten()).item()
 
 def test_sequence_layout():
     ar = small()
@@ -196,11 +213,15 @@ def test_sequence_layout():
     assert torch.equal(seq[:,0], y) and torch.equal(seq[:,1:]-5, t) and seq.max()<ar.vocab
     assert torch.equal(ar.sequence(t.to(torch.int16), y.to(torch.uint8)), seq)  # as stored
     assert small(drop_label=0).sequence(t, y)[:,1:].min()==4+t.min()
-    for bad,said in ((lambda: ar.sequence(t-1, y), 'span -1'), (lambda: ar.sequence(t+ar.n_codes, y), 'tokens must lie'), (lambda: ar.sequence(t, y+4), 'labels must lie'),
-                     (lambda: ar.sequence(t.view(5, 3, 3), y), 'Want tokens'), (lambda: ar.sequence(t, y[:4]), 'Want tokens')):
+    for bad,said in ((lambda: ar.sequence(t-1, y), 'span -1'),
+                     (lambda: ar.sequence(t+ar.n_codes, y), 'tokens must lie'),
+                     (lambda: ar.sequence(t, y+4), 'labels must lie'),
+                     (lambda: ar.sequence(t.view(5, 3, 3), y), 'Want tokens'),
+                     (lambda: ar.sequence(t, y[:4]), 'Want tokens')):
         with pytest.raises(ValueError, match=said): bad()
 
-# --- dropped labels ----------------------------------------------------------------------------------------------------
+# --- dropped labels
+# ----------------------------------------------------------------------------------------------------
 
 def test_labels_are_dropped_at_the_rate_and_not_in_place():
     ar = small(drop_label=.25)
@@ -224,7 +245,8 @@ def test_labels_are_dropped_in_training_only():
     none = small(drop_label=0)
     assert none.null is None and torch.equal(none.drop(y), y)
 
-# --- perplexity --------------------------------------------------------------------------------------------------------
+# --- perplexity
+# --------------------------------------------------------------------------------------------------------
 
 def test_ppl_weighs_by_tokens():
     ar = small('gpt2')                                  # dropout would show if eval mode were forgotten

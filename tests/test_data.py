@@ -29,7 +29,8 @@ def shop(tmp_path): # 3 classes x 30 pictures of different sizes
         for i in range(30): Image.fromarray(ramp(20+i, 50-i)).save(tmp_path/'shop'/c/f'{c}{i}.png')
     return tmp_path/'shop'
 
-def folder(path, split='train', cache=None): return load_images(f'folder:{path}', split, cache=cache or Path(path).parent/'cache')
+def folder(path, split='train', cache=None):
+    return load_images(f'folder:{path}', split, cache=cache or Path(path).parent/'cache')
 
 # ---- the bundled set
 
@@ -39,7 +40,8 @@ def test_bundle_is_what_the_maker_makes(train, test):
     assert 'MIT License' in data.asset('fashion.LICENSE.txt').read_text()
     assert (len(train), len(test)) == (20_000, 5_000) and train.classes == test.classes and len(train.classes) == 10
     assert train.labels[:20].tolist() == list(range(10))*2 and train.labels.dtype == torch.int64
-    assert train.pixels.shape == (20_000, 32, 32) and not train.pixels[:, :2].any() and not train.pixels[:, :, -2:].any()
+    assert train.pixels.shape == (20_000, 32, 32) and not train.pixels[:, :2].any() and not train.pixels[:, :,
+        -2:].any()
 
 @pytest.mark.skipif(not data.DEBIAN.is_dir(), reason='needs dataset-fashion-mnist')
 def test_bundle_is_a_subset_of_the_official_splits(train, test):
@@ -53,21 +55,24 @@ def test_full_set_without_debian_or_network(monkeypatch, tmp_path):
     import torchvision.datasets as tv
     def offline(*a, **k): raise RuntimeError('no route to host')
     monkeypatch.setattr(data, 'DEBIAN', tmp_path); monkeypatch.setattr(tv, 'FashionMNIST', offline)
-    with pytest.raises(ValueError, match="dataset-fashion-mnist.*no route to host.*data='fashion'"): load_images('fashion_mnist_full')
+    with pytest.raises(ValueError, match="dataset-fashion-mnist.*no route to host.*data='fashion'"):
+        load_images('fashion_mnist_full')
 
 def test_full_set_through_torchvision(monkeypatch, tmp_path):
     raw = tmp_path/'FashionMNIST'/'raw'; raw.mkdir(parents=True)
     x, y = np.arange(2*784, dtype=np.int64).astype(np.uint8).reshape(2, 28, 28), np.array([3, 1], np.uint8)
     for kind, a in (('images-idx3', x), ('labels-idx1', y)):
-        (raw/f'train-{kind}-ubyte').write_bytes(bytes([0, 0, 8, a.ndim]) + np.array(a.shape, '>i4').tobytes() + a.tobytes())
+        (raw/f'train-{kind}-ubyte').write_bytes(bytes([0, 0, 8, a.ndim]) + np.array(a.shape, '>i4').tobytes()
+                                                + a.tobytes())
         (raw/f't10k-{kind}-ubyte').write_bytes((raw/f'train-{kind}-ubyte').read_bytes())
     monkeypatch.setattr(data, 'DEBIAN', tmp_path/'none')
     s = load_images('fashion_mnist_full', root=tmp_path)
     assert s.labels.tolist() == [3, 1] and np.array_equal(s.pixels[:, 2:-2, 2:-2].numpy(), x)
 
-@pytest.mark.parametrize('call, says', [
-    (lambda: load_images('coco'), 'fashion, emoji, fashion_mnist_full, .* or folder:PATH'), (lambda: load_images('folder:'), 'folder:PATH'),
-    (lambda: load_images(split='val'), 'train or test'), (lambda: load_images('folder:/no/such/place'), 'is not a folder')])
+@pytest.mark.parametrize('call, says', [(lambda: load_images('coco'), 'fashion, emoji, fashion_mnist_full, .* or '
+    'folder:PATH'), (lambda: load_images('folder:'), 'folder:PATH'),
+                                        (lambda: load_images(split='val'), 'train or test'),
+                                        (lambda: load_images('folder:/no/such/place'), 'is not a folder')])
 def test_wrong_names(call, says):
     with pytest.raises(ValueError, match=says): call()
 
@@ -89,7 +94,9 @@ def test_truncation_and_rounding():
 @pytest.mark.parametrize('size', [16, 24, 48])
 def test_none_is_torchvision(size):
     img = Image.fromarray(ramp())
-    assert torch.equal(square(img, size), v2.Compose([v2.Resize(size, v2.InterpolationMode.BICUBIC), v2.CenterCrop(size), v2.PILToTensor()])(img))
+    assert torch.equal(square(img, size),
+                       v2.Compose([v2.Resize(size, v2.InterpolationMode.BICUBIC), v2.CenterCrop(size),
+                                   v2.PILToTensor()])(img))
 
 def test_weak_crops_and_flips():
     img = Image.fromarray(ramp(24, 40))
@@ -106,7 +113,8 @@ def test_weak_crops_and_flips():
 def test_boxes_lie_inside(h, w, seed):
     for area in ((.8, 1.), (.08, 1.)):
         t, l, bh, bw = crop_boxes(np.random.default_rng(seed).random((50, N_UNIFORM)), h, w, area).T
-        assert (t >= 0).all() and (l >= 0).all() and (bh > 0).all() and (bw > 0).all() and (t+bh <= h).all() and (l+bw <= w).all()
+        assert (t >= 0).all() and (l >= 0).all() and (bh > 0).all() and (bw > 0).all() and (t+bh <= h).all() and (
+            l+bw <= w).all()
 
 def test_strong_keeps_at_least_most_of_the_area():
     boxes = crop_boxes(np.random.default_rng(0).random((5000, N_UNIFORM)), 200, 200, (.8, 1.))
@@ -120,10 +128,13 @@ def test_strong_keeps_at_least_most_of_the_area():
 def test_memory_route_equals_file_route(train, transform, size):
     u = np.random.default_rng(1).random((12, N_UNIFORM))
     fast = train.batch(range(12), size, transform, u)
-    slow = torch.stack([square(Image.fromarray(p.numpy()).convert('RGB'), size, transform, v) for p, v in zip(train.pixels, u)])
+    slow = torch.stack([square(Image.fromarray(p.numpy()).convert('RGB'), size, transform, v) for p,
+                        v in zip(train.pixels, u)])
     d = (fast.int()-slow.int()).abs()
     assert fast.dtype == torch.uint8 and fast.is_contiguous()
-    assert torch.equal(fast, slow) if size == 32 and transform in ('none', 'weak') else (d > 1).float().mean() < .03 and d.float().mean() < .2
+    assert torch.equal(fast, slow) if size == 32 and transform in ('none',
+                                                                   'weak') else (
+        d > 1).float().mean() < .03 and d.float().mean() < .2
 
 def test_as_batch():
     img = Image.fromarray(ramp(40, 24)); u8 = v2.functional.pil_to_tensor(img)[None]
@@ -134,9 +145,11 @@ def test_as_batch():
     assert torch.allclose(as_batch((u8/255).half(), 24), as_batch(u8/255, 24), atol=2e-3)
     glass = img.convert('RGBA'); glass.putalpha(0)
     assert (as_batch(glass, 24) == 1).all() # transparent is white
-    for bad, kind, says in [(u8/255*2-1, ValueError, r'\(x\+1\)/2'), (u8[0], ValueError, r'x\[None\]'), (u8.permute(0, 2, 3, 1), ValueError, 'permute'),
-                            (u8.int(), TypeError, 'int32'), ([], ValueError, 'empty'), ([u8], TypeError, 'stack'), ('a.png', TypeError, 'str'),
-                            (u8/0.*0, ValueError, 'nan'), (u8[:, :1], ValueError, 'repeat'), (u8.numpy(), TypeError, 'ndarray')]:
+    for bad, kind, says in [(u8/255*2-1, ValueError, r'\(x\+1\)/2'), (u8[0], ValueError, r'x\[None\]'),
+                            (u8.permute(0, 2, 3, 1), ValueError, 'permute'), (u8.int(), TypeError, 'int32'),
+                            ([], ValueError, 'empty'), ([u8], TypeError, 'stack'), ('a.png', TypeError, 'str'),
+                            (u8/0.*0, ValueError, 'nan'), (u8[:, :1], ValueError, 'repeat'),
+                            (u8.numpy(), TypeError, 'ndarray')]:
         with pytest.raises(kind, match=says): as_batch(bad, 24)
 
 # ---- batches
@@ -156,8 +169,8 @@ def test_every_rank_takes_its_part(train):
 
 def test_resume_in_another_process_gives_the_same_batches(train, tmp_path):
     b = Batches(train.take(40), 32, 16, 'default', seed=5)
-    code = ("import sys, torch; from iutok.data import *; b = Batches(load_images().take(40), 32, 16, 'default', seed=5);"
-            "torch.save([tuple(x) for x in b.loader(3, 6, workers=2)], sys.argv[1])")
+    code = ("import sys, torch; from iutok.data import *; b = Batches(load_images().take(40), 32, 16, 'default', "
+            "seed=5);" "torch.save([tuple(x) for x in b.loader(3, 6, workers=2)], sys.argv[1])")
     subprocess.run([sys.executable, '-c', code, tmp_path/'b.pt'], check=True, cwd=Path(__file__).parents[1])
     for t, x in zip(range(3, 6), torch.load(tmp_path/'b.pt', weights_only=True)): assert same(x, b[t])
 
@@ -182,15 +195,19 @@ def test_sequential_sees_every_image_once(test):
     assert torch.equal(torch.cat([b.u8 for b in out])[:, 0], few.pixels)
 
 def test_batches_refuse_wrong_numbers(train):
-    for kw, says in ((dict(batch_size=10, world=3), 'multiple of world=3'), (dict(batch_size=0), 'batch_size must be a whole number of at least 1, got 0'),
-                     (dict(batch_size=2.5), 'batch_size .* got 2.5'), (dict(batch_size=4, rank=2, world=2), 'rank must .* from 0 to 1, got 2'), (dict(batch_size=4, transform='wek'), 'none, weak, strong, default')):
+    for kw, says in ((dict(batch_size=10, world=3), 'multiple of world=3'),
+                     (dict(batch_size=0), 'batch_size must be a whole number of at least 1, got 0'),
+                     (dict(batch_size=2.5), 'batch_size .* got 2.5'),
+                     (dict(batch_size=4, rank=2, world=2), 'rank must .* from 0 to 1, got 2'),
+                     (dict(batch_size=4, transform='wek'), 'none, weak, strong, default')):
         with pytest.raises(ValueError, match=says): Batches(train, 32, **kw)
 
 # ---- folders
 
 def test_folder_split_by_hash_is_stable(shop):
     a, b = folder(shop), folder(shop, 'test')
-    assert len(a)+len(b) == 90 and 0 < len(b) < 20 and not set(a.files) & set(b.files) and a.classes == ['bag', 'coat', 'shoe']
+    assert len(a)+len(b) == 90 and 0 < len(b) < 20 and not set(a.files) & set(b.files) and a.classes == ['bag', 'coat',
+        'shoe']
     Image.fromarray(ramp()).save(shop/'bag'/'another.png')
     held = set(folder(shop, 'test').files)
     assert held-set(b.files) <= {'bag/another.png'} and set(b.files) <= held
@@ -225,7 +242,10 @@ def odd_files(c):
     Image.fromarray(np.full((12, 16), 200*257, np.uint16)).save(c/'grey16.png')
     Image.fromarray(np.full((12, 16), 200*257, np.uint16)).save(c/'grey16.tiff')
     red.convert('L').convert('LA').save(c/'grey_alpha.png')
-    clear = red.convert('RGBA'); clear.putalpha(0); clear.save(c/'clear.png'); clear.save(c/'clear.webp', lossless=True, exact=True)
+    clear = red.convert('RGBA')
+    clear.putalpha(0)
+    clear.save(c/'clear.png')
+    clear.save(c/'clear.webp', lossless=True, exact=True)
     half = red.convert('RGBA'); half.putalpha(128); half.save(c/'half.png')
     Image.new('1', (16, 12), 1).save(c/'one_bit.png')
     up = Image.new('RGB', (16, 12)); up.paste((0, 250, 0), (0, 0, 8, 12)) # green on the left
@@ -233,15 +253,21 @@ def odd_files(c):
     up.save(c/'turned.jpg', exif=exif, quality=95)
     red.save(c/'moving.gif', save_all=True, append_images=[Image.new('RGB', (16, 12))])
     grey = red.convert('L').getpixel((0, 0))
-    right = {'palette.png':(200, 30, 40), 'palette_clear.png':(255,)*3, 'cmyk.jpg':(200, 30, 40), 'cmyk.tiff':(200, 30, 40), 'grey16.png':(200,)*3,
-             'grey16.tiff':(200,)*3, 'grey_alpha.png':(grey,)*3, 'clear.png':(255,)*3, 'clear.webp':(255,)*3, 'half.png':(227, 142, 147),
-             'one_bit.png':(255,)*3, 'turned.jpg':(0, 250, 0), 'moving.gif':(200, 30, 40)}
-    (c/'empty.jpg').touch(); (c/'notes.txt').write_text('hello'); (c/'cut.png').write_bytes((c/'half.png').read_bytes()[:60])
-    red.resize((160, 120)).save(c/'whole.jpg'); (c/'cut.jpg').write_bytes((c/'whole.jpg').read_bytes()[:700]); (c/'whole.jpg').unlink()
+    right = {'palette.png':(200, 30, 40), 'palette_clear.png':(255,)*3, 'cmyk.jpg':(200, 30, 40),
+             'cmyk.tiff':(200, 30, 40), 'grey16.png':(200,)*3, 'grey16.tiff':(200,)*3, 'grey_alpha.png':(grey,)*3,
+             'clear.png':(255,)*3, 'clear.webp':(255,)*3, 'half.png':(227, 142, 147), 'one_bit.png':(255,)*3,
+             'turned.jpg':(0, 250, 0), 'moving.gif':(200, 30, 40)}
+    (c/'empty.jpg').touch()
+    (c/'notes.txt').write_text('hello')
+    (c/'cut.png').write_bytes((c/'half.png').read_bytes()[:60])
+    red.resize((160, 120)).save(c/'whole.jpg')
+    (c/'cut.jpg').write_bytes((c/'whole.jpg').read_bytes()[:700])
+    (c/'whole.jpg').unlink()
     Image.fromarray(np.full((12, 16), .5, np.float32)).save(c/'float.tiff')
     Image.fromarray(np.full((12, 16), 70_000, np.int32)).save(c/'int32.tiff')
     Image.new('RGB', (120, 2)).save(c/'ribbon.png')
-    return right, {'empty.jpg':'zero bytes', 'notes.txt':'not an image', 'cut.png':'', 'cut.jpg':'truncated', 'float.tiff':'mode F', 'int32.tiff':'mode I', 'ribbon.png':'120x2'}
+    return right, {'empty.jpg':'zero bytes', 'notes.txt':'not an image', 'cut.png':'', 'cut.jpg':'truncated',
+                   'float.tiff':'mode F', 'int32.tiff':'mode I', 'ribbon.png':'120x2'}
 
 def test_odd_files_are_right_or_skipped_aloud(shop, capsys):
     for split in ('train', 'val'): (shop.parent/'odd'/split/'x').mkdir(parents=True)
@@ -262,7 +288,8 @@ def test_too_many_bad_files_are_refused(shop):
     for i in range(4): (shop/'bag'/f'broken{i}.jpg').touch()
     assert len(folder(shop))+len(folder(shop, 'test')) == 90 # 4 of 94 is below 5 %
     (shop/'bag'/'broken4.jpg').touch()
-    with pytest.raises(ValueError, match=r'5 of the 95 files .* more than 5%.*bag/broken\d.jpg \(zero bytes\)'): folder(shop)
+    with pytest.raises(ValueError, match=r'5 of the 95 files .* more than 5%.*bag/broken\d.jpg \(zero bytes\)'):
+        folder(shop)
 
 def test_files_are_checked_once(shop, monkeypatch):
     seen = []
@@ -289,7 +316,10 @@ def test_folders_without_the_layout(tmp_path, make, says):
     with pytest.raises(ValueError, match=says): folder(tmp_path/'d')
 
 def test_hidden_and_stray_files_do_not_count(shop):
-    (shop/'bag'/'.DS_Store').write_text('x'); (shop/'readme.txt').write_text('x'); (shop/'.git').mkdir(); (shop/'.git'/'a').write_text('x')
+    (shop/'bag'/'.DS_Store').write_text('x')
+    (shop/'readme.txt').write_text('x')
+    (shop/'.git').mkdir()
+    (shop/'.git'/'a').write_text('x')
     assert len(folder(shop))+len(folder(shop, 'test')) == 90 and not folder(shop).skipped
 
 def test_a_folder_without_classes_is_one_class(tmp_path):
@@ -297,7 +327,8 @@ def test_a_folder_without_classes_is_one_class(tmp_path):
         (tmp_path/'d').mkdir(exist_ok=True)
         Image.fromarray(ramp()).save(tmp_path/'d'/f'{i}.png')
     a, b = folder(tmp_path/'d'), folder(tmp_path/'d', 'test')
-    assert a.classes == b.classes == ['images'] and len(a)+len(b) == 40 and 0 < len(b) < 12 and not set(a.files) & set(b.files)
+    assert a.classes == b.classes == ['images'] and len(a)+len(b) == 40 and 0 < len(b) < 12 and not set(a.files) & set(
+        b.files)
 
 # ---- named collections
 
@@ -315,10 +346,13 @@ def test_imagenet_classes_are_the_ranks_of_synsets(tmp_path):
         assert s.name == 'imagenet' and s.classes == sorted(syn) and s.labels.tolist() == [0, 0, 1, 1, 2, 2]
         assert all(s.classes[y] in f for f, y in zip(s.files, s.labels))
 
-@pytest.mark.parametrize('names, says', [(['train/n01440764/a.png'], 'wants .*val/SYNSET'), (['train/n01440764/a.png', 'val/a.png'], 'a.png is no synset'),
-                                         (['train/cat/a.png', 'val/cat/a.png'], 'cat is no synset')])
+@pytest.mark.parametrize('names, says',
+                         [(['train/n01440764/a.png'], 'wants .*val/SYNSET'),
+                          (['train/n01440764/a.png', 'val/a.png'], 'a.png is no synset'),
+                          (['train/cat/a.png', 'val/cat/a.png'], 'cat is no synset')])
 def test_imagenet_of_another_layout_is_refused(tmp_path, names, says):
-    with pytest.raises(ValueError, match=says): load_images('imagenet', 'train', pictures(tmp_path/'in', names), tmp_path)
+    with pytest.raises(ValueError, match=says):
+        load_images('imagenet', 'train', pictures(tmp_path/'in', names), tmp_path)
 
 @pytest.mark.parametrize('name', ['imagenet', 'laion_aesthetics', 'sa_med2d', 'satin'])
 def test_named_collections_need_a_root(tmp_path, name):
@@ -342,7 +376,9 @@ def test_collections_leave_other_files_alone(tmp_path, monkeypatch):
     root = pictures(tmp_path/'l', [f'{i//4:05}/{i:03}.png' for i in range(12)])
     for i in range(12): (root/f'{i//4:05}'/f'{i:03}.json').write_text('{}')
     held = load_images('laion_aesthetics', 'test', root, tmp_path)
-    assert held.files == ['00002/009.png', '00002/010.png', '00002/011.png'] and held.classes == ['laion_aesthetics'] and not held.skipped
+    assert held.files == ['00002/009.png', '00002/010.png',
+                          '00002/011.png'] and held.classes == ['laion_aesthetics'] and not held.skipped
     assert len(load_images('laion_aesthetics', 'train', root, tmp_path)) == 9
     (root/'masks').mkdir()
-    with pytest.raises(ValueError, match='folder of the images alone'): load_images('laion_aesthetics', 'test', root, tmp_path)
+    with pytest.raises(ValueError, match='folder of the images alone'):
+        load_images('laion_aesthetics', 'test', root, tmp_path)

@@ -30,7 +30,8 @@ def shop(tmp_path): # two classes, train and val
 
 def folder(path, split='train'): return load_images(f'folder:{path}', split, cache=Path(path).parent/'cache')
 
-# --- identity ----------------------------------------------------------------------------------------------------------
+# --- identity
+# ----------------------------------------------------------------------------------------------------------
 
 def test_replaced_pictures_of_equal_size_are_other_data(shop):
     before,file = folder(shop),shop/'train'/'bag'/'00.png'
@@ -58,7 +59,9 @@ def test_replaced_pictures_make_features_tokens_and_statistics_again(shop, tmp_p
     torch.manual_seed(0)
     run = SimpleNamespace(width=8, mults=[1, 1, 1], n_res=1, latent=8, attention=False, image_size=32)
     tok = conv_tokenizer(run, FSQ([4, 4]), convs=2).eval()
-    def look(): return tokens_of(tok, folder(shop), tmp_path/'runs').tokens,reference_stats(folder(shop), 'fashion', 32, tmp_path/'runs').mu
+    def look():
+        return tokens_of(tok, folder(shop), tmp_path/'runs').tokens,reference_stats(folder(shop), 'fashion', 32,
+            tmp_path/'runs').mu
     _,mu = look()
     file = shop/'train'/'bag'/'00.png'
     paint(file, 200)
@@ -68,7 +71,9 @@ def test_replaced_pictures_make_features_tokens_and_statistics_again(shop, tmp_p
 
 def test_a_run_over_other_images_is_another_run(shop, tmp_path):
     def run():
-        r = Run('train_fsq', dict(data=f'folder:{shop}', data_root=None, train_images=None, held_images=None, batch_size=4), tmp_path/'run')
+        r = Run('train_fsq',
+                dict(data=f'folder:{shop}', data_root=None, train_images=None, held_images=None, batch_size=4),
+                tmp_path/'run')
         images_of(r)
         return r.id
     first = run()
@@ -77,21 +82,29 @@ def test_a_run_over_other_images_is_another_run(shop, tmp_path):
     assert run()!=first
 
 def test_a_batch_larger_than_the_folder_is_refused(shop, tmp_path):
-    r = Run('train_fsq', dict(data=f'folder:{shop}', data_root=None, train_images=None, held_images=None, batch_size=25), tmp_path)
+    r = Run('train_fsq',
+            dict(data=f'folder:{shop}', data_root=None, train_images=None, held_images=None, batch_size=25), tmp_path)
     with pytest.raises(ValueError, match='batch_size=25 is more than the 24 images'): images_of(r)
 
-# --- folders -----------------------------------------------------------------------------------------------------------
+# --- folders
+# -----------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('train, held', [('train', 'val'), ('train', 'valid'), ('Training', 'Testing'), ('TRAIN', 'Validation'), ('train', 'dev')])
+@pytest.mark.parametrize('train, held',
+                         [('train', 'val'), ('train', 'valid'), ('Training', 'Testing'), ('TRAIN', 'Validation'),
+                          ('train', 'dev')])
 def test_the_usual_names_of_splits_are_known(tmp_path, train, held):
     listed = list_folder(touch(tmp_path, f'{train}/bag/1.png', f'{held}/bag/2.png'))
     assert listed==[(f'{train}/bag/1.png', 'bag', 'train'), (f'{held}/bag/2.png', 'bag', 'test')]
 
 def test_a_class_may_be_called_train(tmp_path):
-    assert {c for _,c,_ in list_folder(touch(tmp_path, 'train/1.png', 'bus/2.png', 'tram/3.png'))}=={'train', 'bus', 'tram'}
+    assert {c for _,c,_ in list_folder(touch(tmp_path, 'train/1.png', 'bus/2.png', 'tram/3.png'))}=={'train', 'bus',
+        'tram'}
 
-@pytest.mark.parametrize('names, said', [(('train/a/1.png', 'training/a/2.png'), 'both train/ and training/'), (('train/a/1.png', 'bus/2.png'), 'are these classes or splits'),
-                                         (('train/a/1.png', 'val/a/2.png', 'extra/3.png'), 'holds extra/ beside its splits'), (('val/a/1.png',), 'but no train/')])
+@pytest.mark.parametrize('names, said',
+                         [(('train/a/1.png', 'training/a/2.png'), 'both train/ and training/'),
+                          (('train/a/1.png', 'bus/2.png'), 'are these classes or splits'),
+                          (('train/a/1.png', 'val/a/2.png', 'extra/3.png'), 'holds extra/ beside its splits'),
+                          (('val/a/1.png',), 'but no train/')])
 def test_what_can_be_read_in_two_ways_is_refused(tmp_path, names, said):
     with pytest.raises(ValueError, match=said): list_folder(touch(tmp_path, *names))
 
@@ -118,11 +131,13 @@ def test_names_that_are_not_utf8_are_read(tmp_path):
 def test_a_name_falls_into_the_same_split_composed_and_decomposed(tmp_path):
     names = [f'é{i}' for i in range(60)]
     import unicodedata
-    a,b = (list_folder(touch(tmp_path/form, *[unicodedata.normalize(form, f'café/{n}.png') for n in names])) for form in ('NFC', 'NFD'))
+    a,b = (list_folder(touch(tmp_path/form, *[unicodedata.normalize(form, f'café/{n}.png') for n in names]))
+           for form in ('NFC', 'NFD'))
     side = lambda listed: {unicodedata.normalize('NFC', f):(c, s) for f,c,s in listed}
     assert side(a)==side(b) and {s for _,_,s in a}=={'train', 'test'}
 
-# --- pictures ----------------------------------------------------------------------------------------------------------
+# --- pictures
+# ----------------------------------------------------------------------------------------------------------
 
 def png(img, **kw):
     out = io.BytesIO()
@@ -153,7 +168,8 @@ def test_notes_of_a_file_do_not_decide_over_its_pixels():
     assert np.array_equal(np.asarray(decode(with_chunk(png(img), b'iCCP', b'p\0\0'+b'torn'))), want)
 
 def test_as_batch_names_a_picture_that_cannot_be_used():
-    with pytest.raises(ValueError, match='image 1 cannot be used: 600x1'): as_batch([Image.new('RGB', (8, 8)), Image.new('RGB', (600, 1))], 8)
+    with pytest.raises(ValueError, match='image 1 cannot be used: 600x1'):
+        as_batch([Image.new('RGB', (8, 8)), Image.new('RGB', (600, 1))], 8)
 
 @pytest.mark.parametrize('mode, value, clear', [('L', 7, 7), ('RGB', (1, 2, 3), (1, 2, 3)), ('P', 3, 3), ('1', 0, 0)])
 def test_a_transparent_colour_is_laid_on_white_in_every_mode(mode, value, clear):
@@ -176,7 +192,8 @@ def test_a_rounding_above_1_is_1_and_more_is_refused_with_its_digits():
     assert as_batch(torch.full((1, 3, 8, 8), 1+2**-23), 8).max()==1
     with pytest.raises(ValueError, match=r'got \[1.0001, 1.0001\]'): as_batch(torch.full((1, 3, 8, 8), 1.0001), 8)
 
-# --- warnings and caches -------------------------------------------------------------------------------------------------
+# --- warnings and caches
+# -------------------------------------------------------------------------------------------------
 
 def test_looking_at_a_folder_leaves_the_warnings_alone(shop):
     "A codebook that collapses afterwards warns."
@@ -203,7 +220,8 @@ def test_damaged_statistics_are_made_again(tmp_path, capsys):
     mu = reference_stats(held, 'fashion', 32, tmp_path).mu
     file = next((tmp_path/'stats').glob('*.safetensors'))
     file.write_bytes(file.read_bytes()[:100])
-    assert torch.equal(reference_stats(held, 'fashion', 32, tmp_path).mu, mu) and 'is damaged' in capsys.readouterr().out
+    assert torch.equal(reference_stats(held, 'fashion', 32, tmp_path).mu,
+                       mu) and 'is damaged' in capsys.readouterr().out
 
 def flip(path, at=-9): # one bit, which no reader notices
     raw = bytearray(path.read_bytes())
@@ -227,7 +245,11 @@ def test_a_turned_bit_in_any_cache_is_noticed_and_the_file_made_again(tmp_path, 
         features=lambda: np.array(cached_features(Toy(), [(held.batch(range(40), 32),)], 40, 'x', tmp_path/'features')),
         vectors=lambda: torch.cat(list(sample_vectors(maps, 100, path=tmp_path/'vectors'/'v.npy'))).numpy(),
         stats=lambda: reference_stats(held, 'fashion', 32, tmp_path).sigma.numpy(),
-        tokens=lambda: cached(tmp_path/'tokens'/'t.safetensors', lambda p: save_tokens(p, tokenise(lambda x: x, [(maps[:,0].long()+8, torch.zeros(40).long())], 16)), load_tokens).tokens.numpy())
+        tokens=lambda: cached(tmp_path/'tokens'/'t.safetensors',
+                              lambda p: save_tokens(p,
+                                                    tokenise(lambda x: x,
+                                                             [(maps[:,0].long()+8, torch.zeros(40).long())], 16)),
+                              load_tokens).tokens.numpy())
     for kind,look in looks.items():
         first = look()
         file, = [f for f in (tmp_path/kind).iterdir() if f.name[0]!='.']
@@ -263,7 +285,8 @@ def test_counts_are_checked_at_the_doors_of_data(n):
 
 @pytest.mark.parametrize('n', [0, -5, 2.5, True])
 def test_a_number_of_images_that_is_no_count_is_refused(n):
-    with pytest.raises(ValueError, match='n must be a whole number of at least 1'): load_images('fashion', 'test').take(n)
+    with pytest.raises(ValueError, match='n must be a whole number of at least 1'):
+        load_images('fashion', 'test').take(n)
 
 def test_a_home_that_is_not_there_is_no_obstacle(monkeypatch):
     monkeypatch.delenv('IUTOK_CACHE', raising=False)

@@ -42,8 +42,10 @@ def test_imports_point_to_earlier_chapters(path):
 def test_importing_the_package_is_light():
     import subprocess,sys
     heavy = "timm open_clip torch_fidelity sklearn faiss accelerate lpips skimage transformers datasets".split()
-    code = f"import sys, iutok.tokenizers, iutok.data, iutok.evaluation, iutok.analysis; print([m for m in {heavy!r} if m in sys.modules])"
-    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
+    code = ('import sys, iutok.tokenizers, iutok.data, iutok.evaluation, iutok.analysis\n'
+            f'print([m for m in {heavy!r} if m in sys.modules])')
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True,
+                         cwd=ROOT).stdout.strip()
     assert out=='[]', f'heavy imports belong into the functions that need them: {out}'
 
 def test_every_chapter_exports_to_the_module_of_its_name():

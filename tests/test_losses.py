@@ -3,8 +3,10 @@ import json
 import pytest,torch
 import torch.nn.functional as F
 from torch import nn
-from iutok.losses.gan import (EqualConv,GAN_LOSSES,PatchGAN,StyleGAN2,adaptive_weight,batch_std,blur,hinge_d,hinge_g,r1_penalty,softplus_d,softplus_g)
-from iutok.losses.recon import (PIXEL_LOSSES,Perceptual,VGG16,cosine_loss,l1_loss,load_vgg16,lpips_weights,mse_loss,perceptual_effnet,perceptual_vgg,unit_length)
+from iutok.losses.gan import (EqualConv,GAN_LOSSES,PatchGAN,StyleGAN2,adaptive_weight,batch_std,blur,hinge_d,hinge_g,
+                              r1_penalty,softplus_d,softplus_g)
+from iutok.losses.recon import (PIXEL_LOSSES,Perceptual,VGG16,cosine_loss,l1_loss,load_vgg16,lpips_weights,mse_loss,
+                                perceptual_effnet,perceptual_vgg,unit_length)
 from iutok.nets.conv import ConvDecoder
 
 def count(net): return sum(p.numel() for p in net.parameters())
@@ -148,9 +150,11 @@ def test_patchgan_official_sizes(depth, n, side):
 def test_patchgan_layers_and_start():
     torch.manual_seed(0)
     net = PatchGAN(3)
-    assert [type(m).__name__ for m in net.main] == ['Conv2d', 'LeakyReLU', *['Conv2d', 'BatchNorm2d', 'LeakyReLU']*3, 'Conv2d']
+    assert [type(m).__name__ for m in net.main] == ['Conv2d', 'LeakyReLU', *['Conv2d', 'BatchNorm2d', 'LeakyReLU']*3,
+                                                    'Conv2d']
     convs,norms = ([m for m in net.main if isinstance(m, c)] for c in (nn.Conv2d, nn.BatchNorm2d))
-    assert [c.bias is None for c in convs] == [False, True, True, True, False] and [c.stride[0] for c in convs] == [2, 2, 2, 1, 1]
+    assert [c.bias is None for c in convs] == [False, True, True, True, False] and [c.stride[0] for c in convs] == [2,
+        2, 2, 1, 1]
     for c in convs[1:4]: assert abs(c.weight.std()/.02-1) < .02
     for m in norms: assert abs(m.weight.mean()-1) < .01 and .01 < m.weight.std() < .03 and m.bias.abs().max() == 0
 

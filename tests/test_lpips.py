@@ -1,4 +1,5 @@
-"The perceptual losses: the lpips package on the same weights, what must not change them, and where their weights come from."
+"""The perceptual losses:
+the lpips package on the same weights, what must not change them, and where their weights come from."""
 import types
 import pytest,torch
 import torch.nn.functional as F
@@ -14,7 +15,8 @@ def both():
     vgg = VGG16().eval()
     for m in vgg.layers:  # torch's start lets the features fade with depth; this keeps their size
         if isinstance(m, torch.nn.Conv2d): torch.nn.init.kaiming_normal_(m.weight, nonlinearity='relu')
-    whole,pn.tv.vgg16 = pn.tv.vgg16,lambda pretrained: types.SimpleNamespace(features=list(vgg.layers))  # spares the classifier's 120 million numbers
+    # spares the classifier's 120 million numbers
+    whole,pn.tv.vgg16 = pn.tv.vgg16,lambda pretrained: types.SimpleNamespace(features=list(vgg.layers))
     try: theirs = lpips.LPIPS(net='vgg', pnet_rand=True, verbose=False)
     finally: pn.tv.vgg16 = whole
     return perceptual_vgg(vgg),theirs
@@ -35,11 +37,13 @@ def test_equals_the_package(both, h, w):
 def test_gradient_equals_the_packages(both):
     ours,theirs = both
     x_hat,x = pair(32, 32)
-    grads = [torch.autograd.grad(f(x_hat, x).mean(), x_hat)[0] for x_hat in [x_hat.requires_grad_()] for f in (ours, theirs)]
+    grads = [torch.autograd.grad(f(x_hat, x).mean(), x_hat)[0] for x_hat in [x_hat.requires_grad_()]
+             for f in (ours, theirs)]
     torch.testing.assert_close(*grads, atol=1e-6, rtol=1e-4)
 
 def test_training_mode_and_autocast_change_nothing(both):
-    "The official training keeps a dropout of one half on the squared differences; here there is none, and no half precision either."
+    """The official training keeps a dropout of one half on the squared differences;
+    here there is none, and no half precision either."""
     ours,_ = both
     x_hat,x = pair(32, 32)
     with torch.no_grad():
@@ -47,7 +51,9 @@ def test_training_mode_and_autocast_change_nothing(both):
         assert ours.train()(x_hat, x).equal(want)
         with torch.autocast('cpu', torch.bfloat16): got = ours(x_hat, x)
         assert got.dtype==torch.float32 and got.equal(want)
-        with torch.autocast('cpu', torch.bfloat16): torch.testing.assert_close(ours(x_hat.bfloat16(), x), want, atol=.01, rtol=.05)  # rounded images, exact arithmetic
+        # rounded images, exact arithmetic
+        with torch.autocast('cpu', torch.bfloat16):
+            torch.testing.assert_close(ours(x_hat.bfloat16(), x), want, atol=.01, rtol=.05)
 
 def test_the_root_has_a_gradient_at_zero():
     f = torch.zeros(1, 4, 2, 2, requires_grad=True)
@@ -58,18 +64,21 @@ def test_the_root_has_a_gradient_at_zero():
 
 def test_nothing_of_the_network_is_trained_or_saved(both):
     ours,_ = both
-    assert not ours.state_dict() and not list(ours.parameters()) and not any(p.requires_grad for p in ours.net[0].parameters())
+    assert not ours.state_dict() and not list(ours.parameters()) and not any(p.requires_grad
+        for p in ours.net[0].parameters())
 
 @pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
 def test_vgg16_from_a_file(both, tmp_path, suffix):
     from safetensors.torch import save_file
-    state = {k.replace('layers.', 'features.'):v for k,v in both[0].net[0].state_dict().items()} | {'classifier.0.bias': torch.zeros(3)}
+    state = {k.replace('layers.', 'features.'):v for k,
+             v in both[0].net[0].state_dict().items()} | {'classifier.0.bias': torch.zeros(3)}
     path = tmp_path/f'vgg16{suffix}'
     save_file(state, path) if suffix=='.safetensors' else torch.save(state, path)
     x_hat,x = pair(32, 32)
     with torch.no_grad(): assert perceptual_vgg(path)(x_hat, x).equal(both[0](x_hat, x))
     torch.save({k:v for k,v in state.items() if k!='features.28.bias'}, tmp_path/'part.pth')
-    with pytest.raises(ValueError, match="part.pth does not hold VGG16's weights: features.28.bias"): load_vgg16(tmp_path/'part.pth')
+    with pytest.raises(ValueError, match="part.pth does not hold VGG16's weights: features.28.bias"):
+        load_vgg16(tmp_path/'part.pth')
     with pytest.raises(ValueError, match='no file nowhere.pth'): perceptual_vgg(tmp_path/'nowhere.pth')
 
 def test_vgg16_out_of_reach_says_what_is_wanted(monkeypatch):

@@ -9,14 +9,17 @@ from iutok.nets.vit import SelfAttention,ViT,resize_positions,unpatchify
 def count(net): return sum(p.numel() for p in net.parameters())
 def close(a, b, tol=1e-5): torch.testing.assert_close(a, b, atol=tol, rtol=tol)
 
-SIZES = {
-    'f16': (ConvEncoder, {}, 29_298_176), 'f16 decoder': (ConvDecoder, {}, 42_449_795),
-    'f8': (ConvEncoder, dict(mults=(1,1,2,4)), 26_345_728), 'f8 decoder': (ConvDecoder, dict(mults=(4,2,1,1)), 38_316_163),
-    'plain': (ConvEncoder, dict(attention=False, refine=False), 16_699_904), 'plain decoder': (ConvDecoder, dict(attention=False, refine=False), 28_799_875),
-    'student': (ViT, {}, 86_404_640), 'pixel': (ViT, dict(in_channels=32, patch=1, out_channels=3, out_patch=16), 86_405_376),
-    'large': (ViT, dict(in_channels=32, patch=1, out_channels=3, out_patch=16, width=1280, depth=32, heads=16), 632_558_848),
-    **{f'feature {c}': (ViT, dict(in_channels=32, patch=1, depth=1, out_channels=c), n)
-       for c,n in {512: 8_250_368, 768: 8_447_232, 1024: 8_644_096, 1280: 8_840_960}.items()}}
+SIZES = {'f16': (ConvEncoder, {}, 29_298_176), 'f16 decoder': (ConvDecoder, {}, 42_449_795),
+         'f8': (ConvEncoder, dict(mults=(1,1,2,4)), 26_345_728),
+         'f8 decoder': (ConvDecoder, dict(mults=(4,2,1,1)), 38_316_163),
+         'plain': (ConvEncoder, dict(attention=False, refine=False), 16_699_904),
+         'plain decoder': (ConvDecoder, dict(attention=False, refine=False), 28_799_875),
+         'student': (ViT, {}, 86_404_640),
+         'pixel': (ViT, dict(in_channels=32, patch=1, out_channels=3, out_patch=16), 86_405_376),
+         'large': (ViT, dict(in_channels=32, patch=1, out_channels=3, out_patch=16, width=1280, depth=32, heads=16),
+                   632_558_848),
+         **{f'feature {c}': (ViT, dict(in_channels=32, patch=1, depth=1, out_channels=c), n) for c,
+            n in {512: 8_250_368, 768: 8_447_232, 1024: 8_644_096, 1280: 8_840_960}.items()}}
 
 @pytest.mark.parametrize('cls,args,n', SIZES.values(), ids=SIZES)
 def test_official_parameter_counts(cls, args, n):
@@ -63,7 +66,8 @@ def test_attention_is_torch_multihead_attention():
     tokens = ours.norm(x).flatten(2).transpose(1, 2)
     close(ours(x), x+theirs(tokens, tokens, tokens)[0].transpose(1, 2).view_as(x))
     a = Attention(64)  # and it starts the way that module starts
-    assert a.qkv.weight.abs().max() <= (6/(64+192))**.5 and a.qkv.weight.std() > .55*(6/(64+192))**.5 and a.qkv.bias.abs().max()==0
+    assert a.qkv.weight.abs().max() <= (6/(64+192))**.5 and a.qkv.weight.std() > .55*(
+        6/(64+192))**.5 and a.qkv.bias.abs().max()==0
 
 def test_self_attention_is_torch_multihead_attention_without_key_bias():
     ours,theirs = SelfAttention(16, 4),nn.MultiheadAttention(16, 4, batch_first=True)
@@ -92,18 +96,21 @@ def test_doubling_in_one_kernel_is_doubling_in_two_steps():
         one,two = up(x),up.eval()(x)
         g = torch.randn_like(one)
         assert one.shape == (*shape[:2], 2*shape[2], 2*shape[3])
-        for a,b in zip([one, *torch.autograd.grad(one, ps, g)], [two, *torch.autograd.grad(two, ps, g)]): close(a, b, 1e-12)
+        for a,b in zip([one, *torch.autograd.grad(one, ps, g)], [two, *torch.autograd.grad(two, ps, g)]):
+            close(a, b, 1e-12)
 
 def test_decoder_mirrors_encoder_grid():
     for mults in ((1,2), (1,1,2), (1,1,2,2)):
         enc,dec = ConvEncoder(width=16, mults=mults, n_res=1, out_channels=4),ConvDecoder(4, 16, mults[::-1], n_res=1)
         x = torch.randn(1, 3, 16, 32)
         z = enc(x)
-        assert z.shape == (1, 4, 16//enc.factor, 32//enc.factor) and dec(z).shape == x.shape and enc.factor == dec.factor
+        assert z.shape == (1, 4, 16//enc.factor,
+                           32//enc.factor) and dec(z).shape == x.shape and enc.factor == dec.factor
 
 @pytest.mark.parametrize('name', ['encoder', 'decoder'])
 def test_the_layout_is_the_choice_of_the_weights(name):
-    "Codes and uint8 images arrive channels last; the body must not follow them by accident, and must follow its own weights."
+    """Codes and uint8 images arrive channels last;
+    the body must not follow them by accident, and must follow its own weights."""
     net,x = SMALL[name]().eval(),torch.randn(2, 3, 8, 12)
     nhwc = dict(memory_format=torch.channels_last)
     assert net(x.contiguous(**nhwc)).equal(net(x)) and net(x.contiguous(**nhwc)).is_contiguous()
@@ -112,11 +119,13 @@ def test_the_layout_is_the_choice_of_the_weights(name):
     assert net(x).is_contiguous(**nhwc)
 
 def test_bad_sizes_are_refused():
-    with pytest.raises(ValueError, match='multiples of 4'): ConvEncoder(width=16, mults=(1,1,1), n_res=1)(torch.zeros(1, 3, 10, 8))
+    with pytest.raises(ValueError, match='multiples of 4'):
+        ConvEncoder(width=16, mults=(1,1,1), n_res=1)(torch.zeros(1, 3, 10, 8))
     with pytest.raises(ValueError, match='multiples of 4'): SMALL['vit']()(torch.zeros(1, 3, 10, 8))
     with pytest.raises(ValueError, match='not a multiple of heads'): ViT(width=10, heads=4)
     for net,c in ((SMALL['encoder'](), 3), (SMALL['decoder'](), 3), (SMALL['vit'](), 3)):
-        with pytest.raises(ValueError, match=rf'takes \(B, {c}, H, W\), got \(1, 1, 8, 8\)'): net(torch.zeros(1, 1, 8, 8))
+        with pytest.raises(ValueError, match=rf'takes \(B, {c}, H, W\), got \(1, 1, 8, 8\)'):
+            net(torch.zeros(1, 1, 8, 8))
         with pytest.raises(ValueError, match='takes'): net(torch.zeros(3, 8, 8))
 
 def test_vit_starts_as_specified():
@@ -127,7 +136,8 @@ def test_vit_starts_as_specified():
             assert abs(layer.weight.std()/std-1) < .03
             if layer.bias is not None: assert layer.bias.abs().max() == 0
     for w in (net.pos_embed, net.task[0].weight, net.task[2].weight): assert abs(w.std()/.02-1) < .05
-    assert net.patch_embed.weight.abs().max() <= (1/(3*16))**.5 < 1.1*net.patch_embed.weight.abs().max()  # torch's own bound
+    # torch's own bound
+    assert net.patch_embed.weight.abs().max() <= (1/(3*16))**.5 < 1.1*net.patch_embed.weight.abs().max()
 
 def test_weight_decay_rule_covers_the_official_groups():
     with torch.device('meta'): ps = [*ViT().parameters(), *ViT(32, 1, depth=1, out_channels=512).parameters()]

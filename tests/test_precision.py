@@ -21,7 +21,8 @@ def test_auto_is_what_the_machine_does_best(monkeypatch, native, word):
 
 def test_explicit_bfloat16_on_a_slow_cpu_is_obeyed_with_its_price(monkeypatch):
     machine(monkeypatch, False)
-    with pytest.warns(UserWarning, match='5 to 10 times as long as float32') as seen: assert arithmetic('bf16', 'cpu')=='bf16'
+    with pytest.warns(UserWarning, match='5 to 10 times as long as float32') as seen:
+        assert arithmetic('bf16', 'cpu')=='bf16'
     assert len(seen)==1
     machine(monkeypatch, True)
     assert arithmetic('bf16', 'cpu')=='bf16'
@@ -58,7 +59,8 @@ def test_a_run_goes_on_in_the_arithmetic_it_began_with_on_another_machine(tmp_pa
     assert rows(tmp_path/'stayed')==rows(tmp_path/'moved')
 
 def test_a_record_holds_what_was_used_and_an_identity_what_was_asked_for(tmp_path):
-    a,b = (Run('train_vqgan', dict(profile='mini', precision='auto', seed=0), tmp_path/w, arithmetic=w) for w in ('bf16', 'fp32'))
+    a,b = (Run('train_vqgan', dict(profile='mini', precision='auto', seed=0), tmp_path/w, arithmetic=w)
+           for w in ('bf16', 'fp32'))
     assert a.id==b.id
     assert (a.record({})['arithmetic'], b.record({})['arithmetic'])==('bf16', 'fp32')
     assert a.record({})['hardware'].items()>=cpu_kind().items()

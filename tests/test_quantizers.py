@@ -1,9 +1,10 @@
-"The contract, kept by every quantizer: shapes, gradients, state, compile, half precision, bad input, and ids that survive a round trip."
+"""The contract, kept by every quantizer:
+shapes, gradients, state, compile, half precision, bad input, and ids that survive a round trip."""
 import copy, json, math, warnings
 import pytest, torch, torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings, strategies as st
-from iutok.quantizers import (BSQ, CVQ, FSQ, FSQ_LEVELS, IBQ, LFQ, QUANTIZERS, VQ, Fixed, HealthMeter, NormEMA, OnlineCluster, Quantized, Residual, SimVQ,
-                              codebook_health, straight_through)
+from iutok.quantizers import (BSQ, CVQ, FSQ, FSQ_LEVELS, IBQ, LFQ, QUANTIZERS, VQ, Fixed, HealthMeter, NormEMA,
+                              OnlineCluster, Quantized, Residual, SimVQ, codebook_health, straight_through)
 from iutok.quantizers.base import flatten,unit
 from iutok.quantizers.beyond import score_entropies
 from iutok.quantizers.cvq import anchors, cvq_keep
@@ -14,13 +15,18 @@ torch.set_num_threads(1)
 fast = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 def fixed(n=16, d=4, **kw): return Fixed.from_codebook(torch.randn(n, d), **kw)
-MAKE = {
-    'vq':lambda: VQ(16, 4), 'vq_kmeans':lambda: VQ(16, 4, init='kmeans'), 'vq_cosine':lambda: VQ(16, 4, cosine=True), 'vq_sphere':lambda: VQ(16, 4, sphere=True),
-    'vq_cosine_kmeans':lambda: VQ(16, 4, cosine=True, init='kmeans'), 'norm_ema':lambda: NormEMA(16, 4), 'norm_ema_before':lambda: NormEMA(16, 4, lookup='before'), 'cvq':lambda: CVQ(16, 4), 'cvq_cosine':lambda: CVQ(16, 4, cosine=True, sync=True),
-    'cvq_multinomial':lambda: CVQ(16, 4, anchor='multinomial'), 'cvq_cached':lambda: CVQ(16, 4, anchor='cached'), 'online_cluster':lambda: OnlineCluster(16, 4),
-    'fsq':lambda: FSQ([5, 4, 3, 2]), 'lfq':lambda: LFQ(16), 'bsq':lambda: BSQ(16), 'simvq':lambda: SimVQ(16, 4), 'simvq_cosine':lambda: SimVQ(16, 4, cosine=True),
-    'ibq':lambda: IBQ(16, 4), 'ibq_entropy':lambda: IBQ(16, 4, entropy=.05), 'fixed':fixed, 'fixed_l2':lambda: fixed(cosine=False),
-    'residual':lambda: Residual([VQ(8, 4, init='kmeans'), NormEMA(8, 4), FSQ([3, 3, 3, 3])]), 'residual_scaled':lambda: Residual([LFQ(16), BSQ(16)], scale=.5)}
+MAKE = {'vq':lambda: VQ(16, 4), 'vq_kmeans':lambda: VQ(16, 4, init='kmeans'),
+        'vq_cosine':lambda: VQ(16, 4, cosine=True), 'vq_sphere':lambda: VQ(16, 4, sphere=True),
+        'vq_cosine_kmeans':lambda: VQ(16, 4, cosine=True, init='kmeans'), 'norm_ema':lambda: NormEMA(16, 4),
+        'norm_ema_before':lambda: NormEMA(16, 4, lookup='before'), 'cvq':lambda: CVQ(16, 4),
+        'cvq_cosine':lambda: CVQ(16, 4, cosine=True, sync=True),
+        'cvq_multinomial':lambda: CVQ(16, 4, anchor='multinomial'), 'cvq_cached':lambda: CVQ(16, 4, anchor='cached'),
+        'online_cluster':lambda: OnlineCluster(16, 4), 'fsq':lambda: FSQ([5, 4, 3, 2]), 'lfq':lambda: LFQ(16),
+        'bsq':lambda: BSQ(16), 'simvq':lambda: SimVQ(16, 4), 'simvq_cosine':lambda: SimVQ(16, 4, cosine=True),
+        'ibq':lambda: IBQ(16, 4), 'ibq_entropy':lambda: IBQ(16, 4, entropy=.05), 'fixed':fixed,
+        'fixed_l2':lambda: fixed(cosine=False),
+        'residual':lambda: Residual([VQ(8, 4, init='kmeans'), NormEMA(8, 4), FSQ([3, 3, 3, 3])]),
+        'residual_scaled':lambda: Residual([LFQ(16), BSQ(16)], scale=.5)}
 each = pytest.mark.parametrize('make', MAKE.values(), ids=MAKE)
 LEARNS = ('vq', 'norm_ema', 'cvq', 'online_cluster', 'simvq', 'ibq')
 
@@ -28,7 +34,8 @@ def grids(): # (B, H, W), never square by construction
     return st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 6))
 
 def test_table_names_every_class():
-    assert set(QUANTIZERS)=={'vq', 'norm_ema', 'cvq', 'fsq', 'lfq', 'bsq', 'simvq', 'ibq', 'residual', 'fixed', 'online_cluster'}
+    assert set(QUANTIZERS)=={'vq', 'norm_ema', 'cvq', 'fsq', 'lfq', 'bsq', 'simvq', 'ibq', 'residual', 'fixed',
+                             'online_cluster'}
     assert all(c.kind==k for k,c in QUANTIZERS.items())
 
 @each
@@ -46,7 +53,8 @@ def test_contract(make, shape, train):
     assert out.loss.shape==() and out.loss.dtype==torch.float32 and out.loss.isfinite()
     back = q.decode(out.idx)
     assert back.shape==z.shape
-    if not train or getattr(q, 'order', 'after')=='after': torch.testing.assert_close(back, out.z_q, rtol=0, atol=1e-6 if 'ibq' in q.kind else 0)
+    if not train or getattr(q, 'order', 'after')=='after':
+        torch.testing.assert_close(back, out.z_q, rtol=0, atol=1e-6 if 'ibq' in q.kind else 0)
     (out.z_q.square().sum()+out.loss).backward()
     assert z.grad.isfinite().all()
     assert q.decode(torch.zeros(shape, dtype=torch.int32)).isfinite().all()
@@ -123,13 +131,19 @@ def test_bad_input_gets_one_sentence(make):
     q(torch.randn(2, 4, 3, 5))
     nan = torch.randn(1, 4, 2, 2); nan[0,1,0,0] = math.nan
     inf = torch.randn(1, 4, 2, 2); inf[0,1,0,0] = math.inf
-    for bad,error,words in [(torch.randn(1, 5, 2, 2), ValueError, 'dim=4'), (torch.randn(4, 2, 2), ValueError, 'shape'), (nan, ValueError, 'NaN'), (inf, ValueError, 'infinity'),
-                            (torch.randn(0, 4, 2, 2), ValueError, 'empty'), (torch.randn(1, 4, 0, 2), ValueError, 'empty'), (torch.ones(1, 4, 2, 2, dtype=torch.long), TypeError, 'floats'),
+    for bad,error,words in [(torch.randn(1, 5, 2, 2), ValueError, 'dim=4'), (torch.randn(4, 2, 2), ValueError, 'shape'),
+                            (nan, ValueError, 'NaN'), (inf, ValueError, 'infinity'),
+                            (torch.randn(0, 4, 2, 2), ValueError, 'empty'),
+                            (torch.randn(1, 4, 0, 2), ValueError, 'empty'),
+                            (torch.ones(1, 4, 2, 2, dtype=torch.long), TypeError, 'floats'),
                             ([[1.]], TypeError, 'Tensor')]:
         with pytest.raises(error, match=words) as e: q(bad)
         assert str(e.value).count('\n')==0 and str(e.value).startswith(q.kind)
-    for bad,error,words in [(torch.full((1, 2, 2), q.n_codes), ValueError, 'outside'), (torch.full((1, 2, 2), -1), ValueError, 'outside'), (torch.zeros(2, 2, dtype=torch.long), ValueError, 'B, H, W'),
-                            (torch.zeros(1, 2, 2), TypeError, 'integers'), (torch.zeros(1, 2, 2, dtype=torch.bool), TypeError, 'integers'), (0, TypeError, 'Tensor')]:
+    for bad,error,words in [(torch.full((1, 2, 2), q.n_codes), ValueError, 'outside'),
+                            (torch.full((1, 2, 2), -1), ValueError, 'outside'),
+                            (torch.zeros(2, 2, dtype=torch.long), ValueError, 'B, H, W'),
+                            (torch.zeros(1, 2, 2), TypeError, 'integers'),
+                            (torch.zeros(1, 2, 2, dtype=torch.bool), TypeError, 'integers'), (0, TypeError, 'Tensor')]:
         with pytest.raises(error, match=words): q.decode(bad)
 
 @each
@@ -148,7 +162,8 @@ def test_every_id_survives_decode_and_requantise(make):
     q.eval()
     ids = torch.arange(q.n_codes).view(1, 1, -1)
     assert torch.equal(q.requantise(q.decode(ids)), ids)
-    if q.kind not in ('fsq', 'ibq', 'residual'): assert torch.equal(q(q.decode(ids)).idx, ids)  # the three squash, score by product, or choose greedily
+    # the three squash, score by product, or choose greedily
+    if q.kind not in ('fsq', 'ibq', 'residual'): assert torch.equal(q(q.decode(ids)).idx, ids)
     assert len(q.decode(ids)[0,:,0].T.unique(dim=0))==q.n_codes
 
 @fast
@@ -174,7 +189,8 @@ def test_sign_ids_are_a_bijection(bits, grid, seed, kind):
     ids = torch.randint(0, 2**bits, grid, generator=g)
     assert torch.equal(q(q.decode(ids)).idx, ids)
     z = torch.randn(grid[0], bits, *grid[1:], generator=g)
-    assert torch.equal(((q(z).idx[:,None]>>torch.arange(bits)[:,None,None])&1).bool(), z>0)  # first channel least significant
+    # first channel least significant
+    assert torch.equal(((q(z).idx[:,None]>>torch.arange(bits)[:,None,None])&1).bool(), z>0)
 
 @fast
 @given(n=st.integers(1, 300), k=st.integers(1, 40), d=st.integers(1, 9), seed=st.integers(0, 999), cosine=st.booleans())
@@ -198,7 +214,8 @@ def test_residual_ids_fold_and_unfold(sizes, seed):
 
 # ---- gradients and losses ----
 
-@pytest.mark.parametrize('make', [MAKE[k] for k in ('vq', 'cvq', 'simvq', 'lfq', 'fixed', 'residual')], ids=('vq', 'cvq', 'simvq', 'lfq', 'fixed', 'residual'))
+@pytest.mark.parametrize('make', [MAKE[k] for k in ('vq', 'cvq', 'simvq', 'lfq', 'fixed', 'residual')],
+                         ids=('vq', 'cvq', 'simvq', 'lfq', 'fixed', 'residual'))
 def test_straight_through_is_the_identity_backwards(make):
     q,z,g = make(),torch.randn(2, 4, 3, 5, requires_grad=True),torch.randn(2, 4, 3, 5)
     assert torch.equal(torch.autograd.grad(q(z).z_q, z, g)[0], g)
@@ -234,7 +251,8 @@ def test_vq_losses_against_finite_differences():
     gz,ge = torch.autograd.grad(q(z).loss, (z, q.codebook))
     torch.testing.assert_close(gz, .4*2*(z.detach()-e)/z.numel(), rtol=1e-4, atol=1e-7)
     rows = flatten(z).detach()
-    want = torch.zeros_like(q.codebook).index_add_(0, idx.flatten(), 2*(q.codebook.detach()[idx.flatten()]-rows)/rows.numel())
+    want = torch.zeros_like(q.codebook).index_add_(0, idx.flatten(),
+                                                   2*(q.codebook.detach()[idx.flatten()]-rows)/rows.numel())
     torch.testing.assert_close(ge, want, rtol=1e-4, atol=1e-7)
 
 def test_cluster_pulls_codes_to_the_mean_of_their_members():
@@ -257,7 +275,8 @@ def test_norm_ema_by_hand():
 
 @pytest.mark.parametrize('lookup', ['after', 'before'])
 def test_norm_ema_order_by_hand(lookup):
-    "Two codes, both latents choose the first; decay one half moves it to the direction of e + mean, and the order says which of the two is returned."
+    """Two codes, both latents choose the first;
+    decay one half moves it to the direction of e + mean, and the order says which of the two is returned."""
     q = NormEMA(2, 2, decay=.5, kmeans_iters=0, lookup=lookup)
     q.codebook.copy_(torch.tensor([[1., 0.], [0., -1.]]))
     x = torch.tensor([[.96, .28], [.6, .8]])
@@ -392,7 +411,9 @@ def test_score_entropies_against_the_table():
     got = score_entropies(x, e, .5, rows=4)
     for a,b in zip(got, want):
         torch.testing.assert_close(a, b)
-        for g,w in zip(torch.autograd.grad(a, (x, e), retain_graph=True), torch.autograd.grad(b, (x, e), retain_graph=True)): torch.testing.assert_close(g, w)
+        for g,w in zip(torch.autograd.grad(a, (x, e), retain_graph=True),
+                       torch.autograd.grad(b, (x, e), retain_graph=True)):
+            torch.testing.assert_close(g, w)
 
 def test_ibq_gradient_reaches_every_code():
     q = IBQ(10, 4)
@@ -406,7 +427,8 @@ def test_fsq_numbers_of_the_specification():
     assert q.levels==[8, 8, 5, 5, 5] and q(torch.zeros(1, 5, 1, 1)).idx.item()==4004
     assert torch.equal(q(torch.zeros(1, 5, 1, 1)).z_q, torch.zeros(1, 5, 1, 1))
     assert torch.equal(q.decode(torch.zeros(1, 1, 1, dtype=torch.long)), -torch.ones(1, 5, 1, 1))
-    assert q.codebook[:,0].unique().tolist()==[-1, -.75, -.5, -.25, 0, .25, .5, .75] and q.codebook[:,4].unique().tolist()==[-1, -.5, 0, .5, 1]
+    assert q.codebook[:,0].unique().tolist()==[-1, -.75, -.5, -.25, 0, .25, .5, .75] and q.codebook[:,
+        4].unique().tolist()==[-1, -.5, 0, .5, 1]
     assert FSQ(64000).n_codes==64000 and FSQ(64000).dim==6
     shift = math.atanh(1/(7*(1-1e-3)))
     assert abs(shift-math.tan(1/(7*(1-1e-3))))<1e-5
@@ -424,10 +446,12 @@ def test_fsq_in_half_precision_decides_in_float32():
 
 @pytest.mark.parametrize('levels', [FSQ_LEVELS[8000], FSQ_LEVELS[64000], (5, 4, 3), (7, 6)])
 def test_fsq_equals_vector_quantize_pytorch_where_definitions_agree(levels):
-    """Ids, order of digits and code values are the same for all codes.  What differs, and is asserted below: the peer widens the range, (L-1)(1+eps), where
-    the paper's code narrows it, (L-1)(1-eps), so latents within about 1e-3 of a step may fall on either side; the peer returns int32 ids; and it refuses two
-    levels, which this one allows."""
-    vqp = pytest.importorskip('vector_quantize_pytorch', reason="vector-quantize-pytorch is not installed; pip install -e '.[bench]' brings it")
+    """Ids, order of digits and code values are the same for all codes.  What differs, and is asserted below: the peer
+    widens the range, (L-1)(1+eps), where
+    the paper's code narrows it, (L-1)(1-eps), so latents within about 1e-3 of a step may fall on either side; the
+    peer returns int32 ids; and it refuses two levels, which this one allows."""
+    vqp = pytest.importorskip('vector_quantize_pytorch', reason="vector-quantize-pytorch is not installed; pip install "
+                                                                "-e '.[bench]' brings it")
     peer,q = vqp.FSQ(levels=list(levels)),FSQ(levels)
     ids = torch.arange(q.n_codes)
     torch.testing.assert_close(q.lookup(ids), peer._indices_to_codes(ids), rtol=0, atol=0)
@@ -442,20 +466,24 @@ def test_fsq_equals_vector_quantize_pytorch_where_definitions_agree(levels):
     torch.testing.assert_close(out.z_q.permute(0, 2, 3, 1)[clear], values.permute(0, 2, 3, 1)[clear])
 
 def test_lfq_equals_vector_quantize_pytorch_up_to_bit_order():
-    vqp = pytest.importorskip('vector_quantize_pytorch', reason="vector-quantize-pytorch is not installed; pip install -e '.[bench]' brings it")
+    vqp = pytest.importorskip('vector_quantize_pytorch', reason="vector-quantize-pytorch is not installed; pip install "
+                                                                "-e '.[bench]' brings it")
     z = torch.randn(2, 6, 3, 5, generator=torch.Generator().manual_seed(0))
     for spherical,kind in ((False, LFQ), (True, BSQ)):
-        peer,q = vqp.LFQ(codebook_size=64, dim=6, spherical=spherical, entropy_loss_weight=1., commitment_loss_weight=0.),kind(64, beta=0., entropy=1., temperature=1.)
+        peer = vqp.LFQ(codebook_size=64, dim=6, spherical=spherical, entropy_loss_weight=1., commitment_loss_weight=0.)
+        q = kind(64, beta=0., entropy=1., temperature=1.)
         out,(values,ids,loss) = q(z),peer(z, inv_temperature=1.)
         torch.testing.assert_close(out.z_q, values)
         bits = (out.idx[...,None]>>torch.arange(6))&1
-        assert torch.equal((bits*2**torch.arange(5, -1, -1)).sum(-1), ids.long())  # the peer's first channel is the most significant
+        # the peer's first channel is the most significant
+        assert torch.equal((bits*2**torch.arange(5, -1, -1)).sum(-1), ids.long())
         torch.testing.assert_close(out.loss, loss.float(), rtol=1e-3, atol=1e-4)
 
 # ---- health ----
 
 def test_health_names_a_collapse_and_stays_silent_when_well():
-    with pytest.warns(UserWarning, match='collapsed.*kmeans.*NormEMA.*FSQ'): h = codebook_health(torch.randint(0, 3, (50, 4, 4)), 64)
+    with pytest.warns(UserWarning, match='collapsed.*kmeans.*NormEMA.*FSQ'):
+        h = codebook_health(torch.randint(0, 3, (50, 4, 4)), 64)
     assert h.usage==3/64 and h.dead==61
     with warnings.catch_warnings():
         warnings.simplefilter('error')
@@ -495,7 +523,8 @@ def test_decay_of_1_keeps_the_codebook_and_0_forgets_it():
     e = torch.nn.functional.normalize(torch.randn(2, 3), dim=1)
     idx = torch.arange(50)%2
     torch.testing.assert_close(norm_ema(e, x, idx, 1.), e)
-    torch.testing.assert_close(norm_ema(e, x, idx, 0.), torch.nn.functional.normalize(torch.stack([x[::2].sum(0), x[1::2].sum(0)]), dim=1))
+    torch.testing.assert_close(norm_ema(e, x, idx, 0.),
+                               torch.nn.functional.normalize(torch.stack([x[::2].sum(0), x[1::2].sum(0)]), dim=1))
 
 def test_a_collapsed_codebook_warns_each_time():
     import warnings

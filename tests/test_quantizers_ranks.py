@@ -1,11 +1,13 @@
-"Two gloo processes on a CPU: bit-equal codebooks on both ranks, and the codebook one process would have learned from the joint batch."
+"""Two gloo processes on a CPU:
+bit-equal codebooks on both ranks, and the codebook one process would have learned from the joint batch."""
 import os
 import pytest, torch, torch.distributed as dist, torch.multiprocessing as mp
 from torch import nn
 from iutok.quantizers import CVQ, HealthMeter, NormEMA, OnlineCluster, Residual, kmeans
 from iutok.quantizers.base import all_rows
 
-pytestmark = pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason='needs torch.distributed with gloo')
+pytestmark = pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()),
+                                reason='needs torch.distributed with gloo')
 ROWS = [(3, 2), (2, 3), (4, 1)]  # images on rank 0 and 1 in each step: never even
 GRID = (4, 5, 7)                 # D, H, W
 
@@ -18,8 +20,10 @@ def mine(z, n, rank): return z.split(list(n))[rank]
 
 def quantizers():
     torch.manual_seed(0)
-    return dict(norm_ema=NormEMA(24, 4), cvq=CVQ(24, 4, sync=True), cvq_cosine=CVQ(24, 4, sync=True, cosine=True), cvq_multinomial=CVQ(24, 4, sync=True, anchor='multinomial'),
-                online_cluster=OnlineCluster(24, 4), cvq_apart=CVQ(24, 4, sync=False), big=NormEMA(600, 4), residual=Residual([NormEMA(8, 4), CVQ(8, 4, sync=True)]))
+    return dict(norm_ema=NormEMA(24, 4), cvq=CVQ(24, 4, sync=True), cvq_cosine=CVQ(24, 4, sync=True, cosine=True),
+                cvq_multinomial=CVQ(24, 4, sync=True, anchor='multinomial'), online_cluster=OnlineCluster(24, 4),
+                cvq_apart=CVQ(24, 4, sync=False), big=NormEMA(600, 4),
+                residual=Residual([NormEMA(8, 4), CVQ(8, 4, sync=True)]))
 
 def codebooks(q): return {k:v.clone() for k,v in q.state_dict().items() if v.is_floating_point()}
 
@@ -28,7 +32,8 @@ def data():
     x[100:300] = x[:1]  # equal rows leave clusters empty
     return x
 
-KMEANS = dict(plain=dict(k=9), spherical=dict(k=9, cosine=True), plus=dict(k=9, init='k-means++'), empty=dict(k=60), keep=dict(k=60, empty='keep'))
+KMEANS = dict(plain=dict(k=9), spherical=dict(k=9, cosine=True), plus=dict(k=9, init='k-means++'), empty=dict(k=60),
+              keep=dict(k=60, empty='keep'))
 
 def worker(rank, folder):
     torch.set_num_threads(1)
@@ -58,10 +63,12 @@ def worker(rank, folder):
     m.update(torch.full((2, 1, 3), 2*rank))
     h = m.result(warn=False)
     out['health'] = (h.counts, h.dead)
-    model = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Conv2d(4, 4, 1), CVQ(24, 4, sync=True)))  # codes with a gradient stay equal under DDP
+    # codes with a gradient stay equal under DDP
+    model = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Conv2d(4, 4, 1), CVQ(24, 4, sync=True)))
     opt = torch.optim.Adam(model.parameters(), .01)
     torch.manual_seed(rank)
-    for _ in range(3): opt.zero_grad(); o = model(torch.randn(2+rank, *GRID)); (o.z_q.square().mean()+o.loss).backward(); opt.step()
+    for _ in range(3):
+        opt.zero_grad(); o = model(torch.randn(2+rank, *GRID)); (o.z_q.square().mean()+o.loss).backward(); opt.step()
     out['ddp'] = model.module[1].codebook.detach()
     torch.save(out, os.path.join(folder, f'{rank}.pt'))
     dist.barrier()
@@ -87,7 +94,8 @@ def close(a, b, tol=1e-6):
     for k in a: torch.testing.assert_close(a[k], b[k], rtol=tol, atol=tol, msg=lambda m: f'{k}: {m}')
 
 def test_rows_of_all_ranks_in_order(ranks):
-    assert torch.equal(ranks[0]['rows'][:,0], torch.tensor([0., 1., 10., 11., 12., 13., 14.])) and same(ranks[0]['rows'], ranks[1]['rows'])
+    assert torch.equal(ranks[0]['rows'][:,0],
+                       torch.tensor([0., 1., 10., 11., 12., 13., 14.])) and same(ranks[0]['rows'], ranks[1]['rows'])
 
 @pytest.mark.parametrize('name', list(quantizers())+['absent', 'absent_cvq', 'absent_apart', 'apart_one'])
 def test_codebooks_are_bit_equal_across_ranks(ranks, name): assert same(ranks[0][name], ranks[1][name])

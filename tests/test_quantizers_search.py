@@ -37,7 +37,8 @@ def check(z, e, ids, how, tol=1e-5):
     return clear
 
 @fast
-@given(n=st.integers(1, 700), k=st.integers(1, 5000), d=st.integers(1, 20), how=st.sampled_from(['l2', 'cosine', 'dot']), seed=st.integers(0, 999))
+@given(n=st.integers(1, 700), k=st.integers(1, 5000), d=st.integers(1, 20),
+       how=st.sampled_from(['l2', 'cosine', 'dot']), seed=st.integers(0, 999))
 def test_ids_equal_brute_force_away_from_ties(n, k, d, how, seed):
     g = torch.Generator().manual_seed(seed)
     z,e = torch.randn(n, d, generator=g),torch.randn(k, d, generator=g)
@@ -45,7 +46,9 @@ def test_ids_equal_brute_force_away_from_ties(n, k, d, how, seed):
     clear = check(z, e, ids, how)
     if d>4 and how=='l2': assert clear.float().mean()>.9  # the test looks at something
 
-@pytest.mark.parametrize('n,k,d', [(300, 2048, 8), (300, 2049, 8), (300, 4096, 3), (1100, 33000, 4), (50, 70000, 2), (16390, 70, 3), (3, 1, 5), (5, 64, 1)])
+@pytest.mark.parametrize('n,k,d',
+                         [(300, 2048, 8), (300, 2049, 8), (300, 4096, 3), (1100, 33000, 4), (50, 70000, 2),
+                          (16390, 70, 3), (3, 1, 5), (5, 64, 1)])
 def test_every_path_and_its_edges(n, k, d):
     g = torch.Generator().manual_seed(n+k)
     z,e = torch.randn(n, d, generator=g),torch.randn(k, d, generator=g)
@@ -61,14 +64,17 @@ def test_many_parts_of_a_codebook(monkeypatch):
     check(z, e, ids, 'l2'); assert ids[0]==17
 
 @fast
-@given(k=st.integers(1, 300), d=st.integers(1, 9), copies=st.integers(2, 20), seed=st.integers(0, 999), cosine=st.booleans())
+@given(k=st.integers(1, 300), d=st.integers(1, 9), copies=st.integers(2, 20), seed=st.integers(0, 999),
+       cosine=st.booleans())
 def test_first_index_on_ties(k, d, copies, seed, cosine):
     g = torch.Generator().manual_seed(seed)
     e,z = torch.randn(k, d, generator=g),torch.randn(64, d, generator=g)
     many = e.repeat(copies, 1)
     ids = nearest_code(z, many, cosine)
     assert (ids<k).all()
-    assert torch.equal(ids, nearest_code(z, e, cosine)) or (scores(z, e, 'cosine' if cosine else 'l2').topk(min(2, k)).values.diff().abs()<1e-5).any()
+    assert torch.equal(ids,
+                       nearest_code(z, e, cosine)) or (scores(z, e, 'cosine' if cosine
+                                                              else 'l2').topk(min(2, k)).values.diff().abs()<1e-5).any()
 
 def test_shuffled_copies_of_one_code_give_the_first():
     e = torch.randn(1, 5).repeat(9000, 1)
@@ -77,7 +83,8 @@ def test_shuffled_copies_of_one_code_give_the_first():
 
 @pytest.mark.parametrize('shift,scale', [(0, 1/8192), (1000, 1), (-30, .01)])
 def test_codes_near_the_origin_and_far_from_it(shift, scale):
-    "A fresh codebook hugs the origin; some features live far from it. Squared distances of float32 would drown in the lengths."
+    """A fresh codebook hugs the origin; some features live far from it.
+    Squared distances of float32 would drown in the lengths."""
     g = torch.Generator().manual_seed(0)
     z = torch.randn(2000, 16, generator=g)*(1 if shift==0 else scale)+shift
     e = (2*torch.rand(1024, 16, generator=g)-1)*scale+shift
@@ -93,9 +100,11 @@ def test_one_far_code_does_not_spoil_the_rest():
     check(z, e, nearest_code(z, e), 'l2')
 
 SHAPES = [(60, 8, 3000), (2100, 32, 500), (30, 300, 2600), (70, 16, 1), (1, 1, 1), (600, 1, 4500), (300, 64, 260)]
-DATA = dict(plain=lambda z,e: (z, e), fresh=lambda z,e: (z, e/3000), far=lambda z,e: (z+1000, e+1000), tiny=lambda z,e: (z*1e-25, e*1e-25), huge=lambda z,e: (z*1e20, e*1e20),
-            twice=lambda z,e: (z, torch.cat([e, e])), near=lambda z,e: (e[torch.arange(len(z))%len(e)]+1e-6*z, torch.cat([e, e+1e-6*e.flip(1)])), same=lambda z,e: (z, e[:1].expand(len(e), -1)),
-            outlier=lambda z,e: (z, torch.cat([1e6*e[:1], e])), latent_far=lambda z,e: (1e6*z, e), half=lambda z,e: (z.half(), e.bfloat16()), double=lambda z,e: (z.double(), e.double()+1e-9))
+DATA = dict(plain=lambda z,e: (z, e), fresh=lambda z,e: (z, e/3000), far=lambda z,e: (z+1000, e+1000), tiny=lambda z,
+            e: (z*1e-25, e*1e-25), huge=lambda z,e: (z*1e20, e*1e20), twice=lambda z,e: (z, torch.cat([e, e])),
+            near=lambda z,e: (e[torch.arange(len(z))%len(e)]+1e-6*z, torch.cat([e, e+1e-6*e.flip(1)])), same=lambda z,
+            e: (z, e[:1].expand(len(e), -1)), outlier=lambda z,e: (z, torch.cat([1e6*e[:1], e])), latent_far=lambda z,
+            e: (1e6*z, e), half=lambda z,e: (z.half(), e.bfloat16()), double=lambda z,e: (z.double(), e.double()+1e-9))
 
 @pytest.mark.parametrize('name', DATA)
 @pytest.mark.parametrize('n,d,k', SHAPES)
@@ -106,11 +115,13 @@ def test_hard_data(name, n, d, k):
     ids,s = nearest_code(z, e),scores(z, e, 'l2')
     best,got = s.amax(1),s[torch.arange(n), ids]
     assert (best-got<=1e-12*best.abs()).all(), ((best-got)/best.abs()).max()
-    first = (e[ids][:,None]==e[None,:len(e)//2+1]).all(2).float().argmax(1) if k*n*d<2e6 and name in ('twice', 'same') else ids
+    first = (e[ids][:,None]==e[None,:len(e)//2+1]).all(2).float().argmax(1) if k*n*d<2e6 and name in ('twice',
+        'same') else ids
     assert (first>=ids).all()
 
 @fast
-@given(n=st.integers(1, 40), k=st.integers(1, 3000), d=st.integers(1, 40), scale=st.floats(-12, 12), shift=st.floats(-3, 3), how=st.sampled_from(['l2', 'cosine', 'dot']), seed=st.integers(0, 999))
+@given(n=st.integers(1, 40), k=st.integers(1, 3000), d=st.integers(1, 40), scale=st.floats(-12, 12),
+       shift=st.floats(-3, 3), how=st.sampled_from(['l2', 'cosine', 'dot']), seed=st.integers(0, 999))
 def test_no_bound_is_above_its_cost(n, k, d, scale, shift, how, seed):
     "What the sieve throws away could not have won: the bound, as bfloat16 shows it, against costs in float64."
     g = torch.Generator().manual_seed(seed)
@@ -121,12 +132,15 @@ def test_no_bound_is_above_its_cost(n, k, d, scale, shift, how, seed):
     low,c = search.bound_z(z, size, longest, how)
     bits = (low@search.bound_e(e).T).view(torch.int16)
     cost = z.double()@e.double().T
-    assert (bits<=torch.stack([search.bound_limit(v.float().nextafter(torch.tensor(torch.inf)), c) for v in cost.T], 1)).all()
+    assert (bits<=torch.stack([search.bound_limit(v.float().nextafter(torch.tensor(torch.inf)), c) for v in cost.T],
+                              1)).all()
 
 def test_the_sieve_leaves_little(sieve, monkeypatch):
-    "Work, not time: how many blocks are looked at per latent, and that a codebook too dense for bfloat16 is sieved in float32."
+    """Work, not time:
+    how many blocks are looked at per latent, and that a codebook too dense for bfloat16 is sieved in float32."""
     seen,fine,look = [],[],search.Candidates.take_blocks
-    monkeypatch.setattr(search.Candidates, 'take_blocks', lambda self, part, rows, blocks: (seen.append(len(rows)), look(self, part, rows, blocks))[1])
+    monkeypatch.setattr(search.Candidates, 'take_blocks', lambda self, part, rows,
+                        blocks: (seen.append(len(rows)), look(self, part, rows, blocks))[1])
     minima = search.block_minima
     monkeypatch.setattr(search, 'block_minima', lambda z, *a: (fine.append(z.dtype), minima(z, *a))[1])
     g = torch.Generator().manual_seed(0)
@@ -144,11 +158,13 @@ def test_the_sieve_leaves_little(sieve, monkeypatch):
 def test_half_precision_and_autocast_compare_in_float32():
     g = torch.Generator().manual_seed(0)
     z,e = torch.randn(512, 32, generator=g),torch.randn(2048, 32, generator=g)
-    with torch.autocast('cpu', dtype=torch.bfloat16): assert torch.equal(nearest_code(z, e, True), nearest_code(z.float(), e, True))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert torch.equal(nearest_code(z, e, True), nearest_code(z.float(), e, True))
     for dt in (torch.bfloat16, torch.float16):
         check(z.to(dt), e, nearest_code(z.to(dt), e), 'l2')
         low = (F.normalize(z, dim=1).to(dt)@F.normalize(e, dim=1).to(dt).T).argmax(1)
-        if dt==torch.bfloat16: assert (low!=nearest_code(z, e, True)).any()  # what a search in bfloat16 would have answered
+        # what a search in bfloat16 would have answered
+        if dt==torch.bfloat16: assert (low!=nearest_code(z, e, True)).any()
     assert torch.equal(nearest_code(z.double(), e), scores(z, e, 'l2').argmax(1))
 
 def test_search_is_one_node_in_a_graph():
@@ -161,8 +177,10 @@ def test_search_is_one_node_in_a_graph():
 
 def test_bad_input_gets_one_sentence():
     z,e = torch.randn(4, 3),torch.randn(5, 3)
-    for a,b,error,words in [(z, e[:,:2], ValueError, 'D=2'), (z.long(), e, TypeError, 'float'), (z, e.int(), TypeError, 'codebook'), (z[:0], e, ValueError, 'empty'), (z[0], e, ValueError, 'rows'),
-                            (z*math.nan, e, ValueError, 'NaN'), (z, e/0, ValueError, 'codebook contains'), ([[1.]], e, TypeError, 'list')]:
+    for a,b,error,words in [(z, e[:,:2], ValueError, 'D=2'), (z.long(), e, TypeError, 'float'),
+                            (z, e.int(), TypeError, 'codebook'), (z[:0], e, ValueError, 'empty'),
+                            (z[0], e, ValueError, 'rows'), (z*math.nan, e, ValueError, 'NaN'),
+                            (z, e/0, ValueError, 'codebook contains'), ([[1.]], e, TypeError, 'list')]:
         with pytest.raises(error, match=words): nearest_code(a, b)
     with pytest.raises(ValueError, match='D=2'): largest_product(z, e[:,:2])
 
@@ -190,8 +208,10 @@ def test_threads_in_inference_mode_under_autocast_and_in_a_thread(three_threads)
     from concurrent.futures import ThreadPoolExecutor
     z,e = torch.randn(4000, 6),torch.randn(500, 6)
     want = nearest_code(z, e)
-    with torch.inference_mode(), torch.autocast('cpu', dtype=torch.bfloat16): assert torch.equal(nearest_code(z*1., e*1.), want)
-    with ThreadPoolExecutor(2) as pool: assert all(torch.equal(r, want) for r in pool.map(lambda _: nearest_code(z, e), range(4)))
+    with torch.inference_mode(), torch.autocast('cpu', dtype=torch.bfloat16):
+        assert torch.equal(nearest_code(z*1., e*1.), want)
+    with ThreadPoolExecutor(2) as pool:
+        assert all(torch.equal(r, want) for r in pool.map(lambda _: nearest_code(z, e), range(4)))
     q = torch.nn.Parameter(z.clone())
     assert torch.equal(nearest_code(q, e), want) and not nearest_code(q, e).requires_grad
 
@@ -223,7 +243,8 @@ def test_kmeans_on_threads(three_threads):
 
 @pytest.mark.skipif(sys.platform!='linux', reason='reads the high-water mark of /proc')
 def test_memory_stays_bounded(sieve):
-    "65,536 x 262,144 scores would be 64 GB; one part in eight of the rows is enough to see the bound, since rows are taken 16,384 at a time."
+    """65,536 x 262,144 scores would be 64 GB;
+    one part in eight of the rows is enough to see the bound, since rows are taken 16,384 at a time."""
     if sieve=='float32': pytest.skip('the child chooses for itself')
     import subprocess
     code = '''
@@ -232,7 +253,9 @@ from iutok.quantizers import nearest_code
 torch.set_num_threads(1)
 z,e = torch.randn(2048, 16),torch.randn(262144, 16)
 nearest_code(z[:8], e[:8])
-read = lambda key: int(next(l for l in pathlib.Path('/proc/self/status').read_text().splitlines() if l.startswith(key)).split()[1])/1024
+def read(key): # MB
+    lines = pathlib.Path('/proc/self/status').read_text().splitlines()
+    return int(next(l for l in lines if l.startswith(key)).split()[1])/1024
 pathlib.Path('/proc/self/clear_refs').write_text('5')
 before = read('VmRSS')
 nearest_code(z, e)
@@ -257,7 +280,8 @@ def lloyd(x, seeds, iters, cosine=False, keep=True):
 def test_kmeans_equals_a_slow_lloyd_from_the_same_seeds(cosine):
     x = torch.randn(600, 5, generator=torch.Generator().manual_seed(3))+2
     seeds = kmeans(x, 12, iters=0, cosine=cosine, seed=7).centroids
-    assert all((torch.isclose(F.normalize(x, dim=1) if cosine else x, s, atol=1e-6).all(1)).any() for s in seeds) and len(seeds.unique(dim=0))==12
+    assert all((torch.isclose(F.normalize(x, dim=1) if cosine else x, s, atol=1e-6).all(1)).any()
+               for s in seeds) and len(seeds.unique(dim=0))==12
     c,ids,inertia = kmeans(x, 12, iters=6, cosine=cosine, seed=7, empty='keep')
     want,want_ids = lloyd(x, seeds, 6, cosine)
     torch.testing.assert_close(c.double(), want, rtol=1e-5, atol=1e-5)
@@ -266,8 +290,8 @@ def test_kmeans_equals_a_slow_lloyd_from_the_same_seeds(cosine):
     assert math.isclose(inertia, (y-c[ids]).square().sum().item(), rel_tol=1e-4)
 
 @fast
-@given(n=st.integers(2, 200), k=st.integers(1, 20), d=st.integers(1, 6), seed=st.integers(0, 99), cosine=st.booleans(), init=st.sampled_from(['random', 'k-means++']),
-       empty=st.sampled_from(['keep', 'farthest']))
+@given(n=st.integers(2, 200), k=st.integers(1, 20), d=st.integers(1, 6), seed=st.integers(0, 99), cosine=st.booleans(),
+       init=st.sampled_from(['random', 'k-means++']), empty=st.sampled_from(['keep', 'farthest']))
 def test_kmeans_invariants(n, k, d, seed, cosine, init, empty):
     k = min(k, n)
     x = torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
@@ -334,9 +358,14 @@ def test_progress_is_printed(capsys):
 
 def test_kmeans_bad_input():
     x = torch.randn(20, 3)
-    for bad,kw,error,words in [(x[:3], dict(k=4), ValueError, '3 rows'), (x, dict(k=0), ValueError, 'k must be a whole number of at least 1, got 0'), (x.long(), dict(k=2), TypeError, 'float'), (x[0], dict(k=2), ValueError, 'rows'),
-                               (x*math.nan, dict(k=2), ValueError, 'NaN'), ((p for p in [x]), dict(k=2), TypeError, 'generator'), (x, dict(k=2, init='best'), ValueError, 'k-means'),
-                               (x, dict(k=2, empty='drop'), ValueError, 'farthest'), (x[:0], dict(k=2), ValueError, '0 rows')]:
+    for bad,kw,error,words in [(x[:3], dict(k=4), ValueError, '3 rows'),
+                               (x, dict(k=0), ValueError, 'k must be a whole number of at least 1, got 0'),
+                               (x.long(), dict(k=2), TypeError, 'float'), (x[0], dict(k=2), ValueError, 'rows'),
+                               (x*math.nan, dict(k=2), ValueError, 'NaN'),
+                               ((p for p in [x]), dict(k=2), TypeError, 'generator'),
+                               (x, dict(k=2, init='best'), ValueError, 'k-means'),
+                               (x, dict(k=2, empty='drop'), ValueError, 'farthest'),
+                               (x[:0], dict(k=2), ValueError, '0 rows')]:
         with pytest.raises(error, match=words): kmeans(bad, **kw)
 
 def test_fixed_codebook_decodes_unnormalised_means():
@@ -370,13 +399,16 @@ def test_kmeans_of_huge_and_tiny_values_is_that_of_ordinary_ones(size, cosine):
     for rows in (x*size, list((x*size).split(90)), (x*size).double()):
         got = kmeans(rows, 7, cosine=cosine)
         assert torch.equal(got.ids, plain.ids)
-        torch.testing.assert_close(got.centroids if cosine else got.centroids/size, plain.centroids, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(got.centroids if cosine else got.centroids/size, plain.centroids, rtol=1e-5,
+                                   atol=1e-5)
         assert got.inertia/(1 if cosine else size**2)==pytest.approx(plain.inertia, rel=1e-5)
         assert got.centroids.dtype==torch.float32
-    torch.testing.assert_close(Fixed.fit(x*size, 7, cosine=cosine).codebook/size, Fixed.fit(x, 7, cosine=cosine).codebook, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(Fixed.fit(x*size, 7, cosine=cosine).codebook/size,
+                               Fixed.fit(x, 7, cosine=cosine).codebook, rtol=1e-5, atol=1e-5)
 
 def test_rows_beyond_float32_are_refused():
-    with pytest.raises(ValueError, match='reach 1e[+]?100, more than float32 holds'): kmeans(torch.full((9, 2), 1e100, dtype=torch.float64), 2)
+    with pytest.raises(ValueError, match='reach 1e[+]?100, more than float32 holds'):
+        kmeans(torch.full((9, 2), 1e100, dtype=torch.float64), 2)
     for bad in (math.nan, math.inf, -math.inf):
         for rows in (torch.full((9, 2), bad), [torch.ones(9, 2), torch.tensor([[0., bad]])]):
             with pytest.raises(ValueError, match='NaN or infinity'): kmeans(rows, 2)
@@ -394,4 +426,5 @@ def test_spherical_kmeans_is_exact_where_directions_nearly_coincide(spread):
         assert torch.equal(ids, (y@e.T).argmax(1)) and len(ids.unique())==20
         assert inertia==pytest.approx((y-e[ids]).square().sum().item(), rel=1e-3)
     want,_ = lloyd(x.double(), kmeans(x, 20, iters=0, cosine=True).centroids.double(), 5, True)
-    torch.testing.assert_close(kmeans(x, 20, iters=5, cosine=True, empty='keep').centroids.double(), want, rtol=0, atol=max(spread*1e-3, 4e-6))
+    torch.testing.assert_close(kmeans(x, 20, iters=5, cosine=True, empty='keep').centroids.double(), want, rtol=0,
+                               atol=max(spread*1e-3, 4e-6))

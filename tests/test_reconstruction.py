@@ -1,4 +1,5 @@
-"The two phases of a pixel tokenizer: what each minimises, what each moves, and the two orders of the discriminator's step."
+"""The two phases of a pixel tokenizer:
+what each minimises, what each moves, and the two orders of the discriminator's step."""
 import copy
 import pytest,torch
 import torch.nn.functional as F
@@ -16,12 +17,16 @@ from iutok.tokenizers import Connector,Tokenizer
 
 PARTS = ('encoder','post_encode','quantizer','pre_decode','decoder','feature_decoder')
 body = dict(width=8, n_res=1, attention=False, refine=False)
-DECODERS = dict(conv=lambda: ConvDecoder(in_channels=8, mults=(2, 1), **body), vit=lambda: ViT(in_channels=8, patch=1, grid=16, width=16, depth=1, heads=2, out_channels=3, out_patch=2))
+DECODERS = dict(conv=lambda: ConvDecoder(in_channels=8, mults=(2, 1), **body),
+                vit=lambda: ViT(in_channels=8, patch=1, grid=16, width=16, depth=1, heads=2, out_channels=3,
+                                out_patch=2))
 
 def tokenizer(quantizer=None, decoder='conv', feature_decoder=False):
     seed_everything(0)
-    return Tokenizer(ConvEncoder(out_channels=8, mults=(1, 2), **body), quantizer or VQ(16, 4), DECODERS[decoder](), Connector([8, 4]), Connector([4, 8]),
-                     feature_decoder=ViT(in_channels=4, patch=1, grid=16, width=8, depth=1, heads=1, out_channels=5) if feature_decoder else None, image_size=32)
+    return Tokenizer(ConvEncoder(out_channels=8, mults=(1, 2), **body), quantizer or VQ(16, 4), DECODERS[decoder](),
+                     Connector([8, 4]), Connector([4, 8]),
+                     feature_decoder=ViT(in_channels=4, patch=1, grid=16, width=8, depth=1, heads=1, out_channels=5)
+                     if feature_decoder else None, image_size=32)
 
 @pytest.fixture(scope='module')
 def images(): return load_images('fashion', 'test').take(60)
@@ -33,7 +38,8 @@ def grads(m): return [None if p.grad is None else p.grad.clone() for p in m.para
 
 def phases(g, disc, lr=1e-3, **kw):
     adam = lambda ps: torch.optim.Adam(ps, lr)
-    return dict(g=Phase(g, adam(g.trainable), constant(lr)), d=Phase(Discriminate(disc, g, **kw), adam(disc.parameters()), constant(1e-3), start=g.disc_start))
+    return dict(g=Phase(g, adam(g.trainable), constant(lr)),
+                d=Phase(Discriminate(disc, g, **kw), adam(disc.parameters()), constant(1e-3), start=g.disc_start))
 
 # the generator's phase
 @pytest.mark.parametrize('gan_loss,g_loss', [('hinge', hinge_g), ('softplus', softplus_g)])
@@ -49,7 +55,8 @@ def test_loss_is_the_sum_of_its_terms(batches, gan_loss, g_loss, gain):
     gan = g_loss(disc(x_hat))
     lam = adaptive_weight(rec, gan, tok.decoder.last_layer, gain)
     close(loss, rec+q.loss+.3*lam*gan)
-    for k,v in dict(rec=rec, quantizer=q.loss, gan=gan, adaptive=lam, perceptual=perceptual(x_hat, x)).items(): close(logs[k], v.detach())
+    for k,v in dict(rec=rec, quantizer=q.loss, gan=gan, adaptive=lam, perceptual=perceptual(x_hat, x)).items():
+        close(logs[k], v.detach())
     assert not any(v.requires_grad for v in logs.values()) and lam>0 and (gain is None)==(float(lam)==1)
 
 @pytest.mark.parametrize('decoder', DECODERS)
@@ -79,7 +86,8 @@ def test_islands_of_float32(batches):
     def perceptual(a, b): seen['perceptual'] = (a@b.transpose(2, 3)).dtype; return F.mse_loss(a, b)
     g = Reconstruct(tokenizer(Seen(16, 4)), perceptual=perceptual, disc=PatchGAN(1, 8))
     with torch.autocast('cpu', torch.bfloat16): loss,logs = g(batches[0], 0)
-    assert set(seen.values())=={torch.float32} and g.seen[1].dtype==loss.dtype==torch.float32 and {v.dtype for v in logs.values()}=={torch.float32}
+    assert set(seen.values())=={torch.float32} and g.seen[1].dtype==loss.dtype==torch.float32 and {v.dtype
+        for v in logs.values()}=={torch.float32}
 
 def test_what_is_used_but_not_owned(images):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout())
@@ -88,9 +96,11 @@ def test_what_is_used_but_not_owned(images):
         def forward(self, x): return [self.net(x)]
     tokens = torch.zeros(len(images), 16, 16, dtype=torch.long)
     g = Reconstruct(tokenizer(), perceptual=Perceptual(Maps()), disc=PatchGAN(1, 8), tokens=tokens).train()
-    assert all(k.startswith('tok.') for k in g.state_dict()) and not net.training and not any(p.requires_grad for p in net.parameters())
+    assert all(k.startswith('tok.') for k in g.state_dict()) and not net.training and not any(p.requires_grad
+        for p in net.parameters())
     avg = averaged(g, .9).module
-    assert avg.tok is not g.tok and all(a is b for a,b in zip(avg._outside, g._outside)) # an average does not copy a VGG16 or a million token grids
+    # an average does not copy a VGG16 or a million token grids
+    assert avg.tok is not g.tok and all(a is b for a,b in zip(avg._outside, g._outside))
     assert next(g.to('meta')._outside[0].net[0].parameters()).is_meta
     with pytest.raises(ValueError, match='hinge or softplus'): Reconstruct(tokenizer(), gan_loss='wgan')
     with pytest.raises(ValueError, match='hinge or softplus'): Discriminate(PatchGAN(1, 8), g, gan_loss='wgan')
@@ -105,7 +115,8 @@ def moved(tok, disc, phases, batches, folder, steps=2):
 @pytest.mark.parametrize('given', ['learned', 'frozen', 'tokens'])
 def test_each_phase_moves_its_own_parameters(batches, images, tmp_path, given):
     tok,disc = tokenizer(feature_decoder=given=='frozen'),PatchGAN(1, 8)
-    g = Reconstruct(tok, mse=1., disc=disc, disc_start=1, frozen=given=='frozen', tokens=torch.randint(16, (len(images), 16, 16)) if given=='tokens' else None)
+    g = Reconstruct(tok, mse=1., disc=disc, disc_start=1, frozen=given=='frozen',
+                    tokens=torch.randint(16, (len(images), 16, 16)) if given=='tokens' else None)
     both = phases(g, disc, gan_loss='softplus') # the hinges of an undecided discriminator leave its last bias alone
     assert both['g'].module.find_unused is False
     only_g = moved(tok, disc, dict(g=both['g']), batches, tmp_path/'g', 1)
@@ -137,8 +148,10 @@ def test_discriminator_loss_and_r1_by_hand(batches, gan_loss, d_loss):
     close(logs['r1'], penalty().detach(), 1e-5)
     want = .5*d_loss(real, fake) + 10/2*penalty()
     close(loss, want, 1e-5)
-    for a,b in zip(torch.autograd.grad(loss, disc.parameters()), torch.autograd.grad(want, twin.parameters())): close(a, b, 1e-5)
-    got, = torch.autograd.grad(r1_penalty(twin, x), twin.main[0].weight) # and its derivative, against a difference quotient
+    for a,b in zip(torch.autograd.grad(loss, disc.parameters()), torch.autograd.grad(want, twin.parameters())):
+        close(a, b, 1e-5)
+    # and its derivative, against a difference quotient
+    got, = torch.autograd.grad(r1_penalty(twin, x), twin.main[0].weight)
     w,i,around = twin.main[0].weight.data.view(-1),got.reshape(-1).abs().argmax(),[]
     for step in (1e-3, -2e-3):
         w[i] += step
@@ -175,7 +188,8 @@ def test_both_orders_agree_where_the_generator_stands_still(batches, tmp_path):
 
 def test_orders_differ_by_the_generators_step(batches, tmp_path):
     reuse,repeat = (one_step(batches, tmp_path/str(r), r, lr=1e-2) for r in (False, True))
-    for a,b in zip(reuse[2], repeat[2]): assert torch.equal(a, b)              # the generator's gradients of the step are the same
+    # the generator's gradients of the step are the same
+    for a,b in zip(reuse[2], repeat[2]): assert torch.equal(a, b)
     assert max((a-b).abs().max() for a,b in zip(reuse[3], repeat[3]))>1e-4     # the discriminator judged another image
 
 def test_repeat_judges_what_the_updated_generator_paints(batches):
@@ -197,7 +211,8 @@ def test_repeat_judges_what_the_updated_generator_paints(batches):
 def test_repeat_runs_cvqs_average_twice(batches, tmp_path):
     for repeat,times in ((False, 1), (True, 2)):
         tok,*_ = one_step(batches, tmp_path/str(repeat), repeat, lr=1e-3, quantizer=CVQ(16, 4), steps=3)
-        close(tok.quantizer.share.sum(), torch.tensor(1-.99**(3*times)))        # shares sum to 1, so their average sums to 1-decay^n
+        # shares sum to 1, so their average sums to 1-decay^n
+        close(tok.quantizer.share.sum(), torch.tensor(1-.99**(3*times)))
         assert tok.quantizer.step==3*times
 
 def test_repeat_leaves_a_frozen_tokenizer_alone(batches, tmp_path):

@@ -1,4 +1,5 @@
-"A run that is stopped, interrupted or killed, in the middle of a write too, ends with the bits of one that was left alone."
+"""A run that is stopped, interrupted or killed, in the middle of a write too, ends with the bits of one that was
+left alone."""
 import csv,signal,subprocess,sys,time
 from pathlib import Path
 import pytest,torch
@@ -15,7 +16,9 @@ STEPS = 12
 
 def train(folder, quantizer='vq', repeat=False, **kw):
     seed_everything(0)
-    tok = Tokenizer(ConvEncoder(out_channels=8, width=8, mults=(1, 2), n_res=1, attention=False, refine=False), QUANTIZERS[quantizer](), ConvDecoder(in_channels=8, width=8, mults=(2, 1), n_res=1, attention=False, refine=False),
+    tok = Tokenizer(ConvEncoder(out_channels=8, width=8, mults=(1, 2), n_res=1, attention=False, refine=False),
+                    QUANTIZERS[quantizer](),
+                    ConvDecoder(in_channels=8, width=8, mults=(2, 1), n_res=1, attention=False, refine=False),
                     Connector([8, 4]), Connector([4, 8]), image_size=32)
     disc = PatchGAN(1, 8)
     g = Reconstruct(tok, l1=1., mse=1., disc=disc, disc_start=4, warm=2)
@@ -37,7 +40,8 @@ def same(a, b, at=''): # bit by bit, times aside
     else: assert torch.equal(a, b) if torch.is_tensor(a) else a==b, at
 
 def ends(folder): return torch.load(Path(folder)/'checkpoint.pt', weights_only=True)
-def rows(folder): return [{k:v for k,v in r.items() if k!='images_per_s'} for r in csv.DictReader((Path(folder)/'curves.csv').open())]
+def rows(folder):
+    return [{k:v for k,v in r.items() if k!='images_per_s'} for r in csv.DictReader((Path(folder)/'curves.csv').open())]
 
 @pytest.fixture(scope='module', autouse=True)
 def one_thread():
@@ -55,7 +59,8 @@ def whole(tmp_path_factory, one_thread): # a run that was left alone
 @pytest.mark.parametrize('quantizer,repeat', [('vq', False), ('cvq', True), ('fsq', False)])
 def test_stopped_twice_is_bit_equal(tmp_path, whole, quantizer, repeat):
     if quantizer!='vq': train(whole := tmp_path/'whole', quantizer, repeat)
-    for stop in (3, 8, None): out = train(tmp_path/'parts', quantizer, repeat, stop_after=stop) # before the GAN starts, and after
+    # before the GAN starts, and after
+    for stop in (3, 8, None): out = train(tmp_path/'parts', quantizer, repeat, stop_after=stop)
     assert out['resumed_at']==8
     a,b = ends(whole),ends(tmp_path/'parts')
     assert {'module','optimizer'}<=a['phases']['d'].keys() and a['step']==STEPS and len(a['curves']['rows'])==3

@@ -20,7 +20,8 @@ def random_ar(arch='llama', seed=0, **kw):
 
 LABELS = torch.arange(4).repeat(6)
 
-# --- the cache ---------------------------------------------------------------------------------------------------------
+# --- the cache
+# ---------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('arch', ARCHS)
 @pytest.mark.parametrize('scale', (1., 2.5))
@@ -43,7 +44,8 @@ def test_cached_logits_equal_teacher_forced_logits(arch):
     z = generate(ar, LABELS, pick)
     torch.testing.assert_close(torch.stack(seen, 1), ar.logits(z, LABELS).detach(), atol=1e-5, rtol=1e-4)
 
-# --- guidance ----------------------------------------------------------------------------------------------------------
+# --- guidance
+# ----------------------------------------------------------------------------------------------------------
 
 def test_guidance_at_0_and_1():
     ar = random_ar()
@@ -73,9 +75,11 @@ def test_guidance_without_null_class_is_refused():
     with pytest.raises(ValueError, match='drop_label > 0'): sample(random_ar(drop_label=0), LABELS, scale=1.5)
     with pytest.raises(ValueError, match='labels must lie in'): sample(random_ar(drop_label=0), LABELS+1)
 
-# --- the draw ----------------------------------------------------------------------------------------------------------
+# --- the draw
+# ----------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('how', [dict(), dict(top_k=13, top_p=1., temperature=1.), dict(temperature=.5), dict(scale=1.75)])
+@pytest.mark.parametrize('how',
+                         [dict(), dict(top_k=13, top_p=1., temperature=1.), dict(temperature=.5), dict(scale=1.75)])
 def test_follows_the_multinomial(how):
     ar,n = random_ar(length=1, n_classes=2),40000
     y = torch.ones(n).long()
@@ -118,7 +122,8 @@ def test_draw_is_the_inverse_distribution_function(weights, u):
     assert w[k]>0                                       # what has no probability is never drawn
     assert F[k]>u.item()-1e-5 and (F[k-1] if k else 0)<u.item()+1e-5
 
-# --- the filters -------------------------------------------------------------------------------------------------------
+# --- the filters
+# -------------------------------------------------------------------------------------------------------
 
 def slow_filter(logits, t, k, p):
     "The rules, code by code, for one row of distinct numbers."
@@ -167,7 +172,8 @@ def test_top_k_1_is_greedy():
     assert torch.equal(sample(ar, LABELS, top_k=1, seed=9), greedy(ar, LABELS))
     assert torch.equal(sample(ar, LABELS, temperature=1e-4, seed=9), greedy(ar, LABELS))
 
-# --- seeds -------------------------------------------------------------------------------------------------------------
+# --- seeds
+# -------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('arch', ARCHS)
 def test_independent_of_the_batch_size_and_of_the_process(arch):
@@ -184,7 +190,8 @@ def test_independent_of_the_batch_size_and_of_the_process(arch):
 
 def test_uniform_rows_belong_to_images():
     u = uniforms(500, 64, seed=1)
-    for n,first in ((1, 0), (1, 7), (3, 100), (100, 400)): assert torch.equal(uniforms(n, 64, seed=1, first=first), u[first:first+n])
+    for n,first in ((1, 0), (1, 7), (3, 100), (100, 400)):
+        assert torch.equal(uniforms(n, 64, seed=1, first=first), u[first:first+n])
     assert torch.equal(uniforms(2, 1, seed=1), uniforms(100, 1, seed=1)[:2])
     assert u.min()>=0 and u.max()<1 and abs(u.mean()-.5)<.01
 
@@ -200,7 +207,8 @@ def test_mode_is_put_back_and_sampling_is_in_eval_mode():
 def test_prefix_is_kept_and_continued():
     ar = random_ar()
     z = sample(ar, LABELS, seed=1, scale=2.)
-    assert torch.equal(sample(ar, LABELS, seed=1, scale=2., prefix=z[:,:5]), z)  # the same uniforms finish it the same way
+    # the same uniforms finish it the same way
+    assert torch.equal(sample(ar, LABELS, seed=1, scale=2., prefix=z[:,:5]), z)
     with pytest.raises(ValueError, match='Want prefix'): sample(ar, LABELS, prefix=z)
 
 def test_a_diverged_network_is_named():
@@ -216,7 +224,8 @@ def test_draw_gives_a_code_that_has_mass_at_every_u():
     for u in (0., .5, 1-2**-24, 1.):
         z = draw(logits, torch.full((500,), u))
         assert z.min()>=0 and z.max()<30
-    assert (draw(logits, torch.ones(500))>=20).all() and draw(torch.tensor([[-math.inf, 0., -math.inf]]), torch.ones(1)).tolist()==[1]
+    assert (draw(logits, torch.ones(500))>=20).all() and draw(torch.tensor([[-math.inf, 0., -math.inf]]),
+                                                              torch.ones(1)).tolist()==[1]
     with pytest.raises(ValueError, match='all codes are dropped'): draw(torch.full((1, 3), -math.inf), torch.zeros(1))
 
 def test_logits_that_turn_nan_later_are_named():

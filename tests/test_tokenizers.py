@@ -9,7 +9,9 @@ from iutok.quantizers import FSQ,VQ
 from iutok.recipes import conv_decoder,conv_tokenizer,student_tokenizer
 from iutok.tokenizers import Connector,TeacherEncoder,Tokenizer
 
-RUN = SimpleNamespace(width=8, mults=[1, 1, 2], n_res=1, latent=8, attention=True, image_size=32, patch=4, student_width=32, student_depth=1, student_heads=2, feature_depth=1, lookup='after', n_codes=24, dim=6, seed=0)
+RUN = SimpleNamespace(width=8, mults=[1, 1, 2], n_res=1, latent=8, attention=True, image_size=32, patch=4,
+                      student_width=32, student_depth=1, student_heads=2, feature_depth=1, lookup='after', n_codes=24,
+                      dim=6, seed=0)
 
 def painted(tok): # with a pixel decoder
     tok.decoder,tok.pre_decode = conv_decoder(RUN),Connector([tok.quantizer.dim, RUN.latent])
@@ -19,7 +21,9 @@ def cluster():
     enc = TeacherEncoder('effnet', size=128)
     return painted(cluster_teacher(enc, torch.randn(500, 112), 24, 32, iters=2))
 
-TOKENIZERS = dict(vqgan=lambda: conv_tokenizer(RUN, VQ(24, 6)), fsq=lambda: conv_tokenizer(RUN, FSQ([4, 3, 2]), convs=2), vqkd=lambda: painted(student_tokenizer(RUN, 112)), cluster=cluster)
+TOKENIZERS = dict(vqgan=lambda: conv_tokenizer(RUN, VQ(24, 6)),
+                  fsq=lambda: conv_tokenizer(RUN, FSQ([4, 3, 2]), convs=2),
+                  vqkd=lambda: painted(student_tokenizer(RUN, 112)), cluster=cluster)
 
 @pytest.fixture(params=TOKENIZERS, scope='module')
 def tok(request):
@@ -69,7 +73,8 @@ def test_cluster_keeps_the_teacher_out_of_its_file(tmp_path):
     with pytest.raises(ValueError, match='made with weights deadbeef0000'): Tokenizer.load(tmp_path)
 
 @pytest.mark.parametrize('bad,message', [
-    (torch.rand(2, 1, 32, 32), r'\(B, 3, H, W\)'), (torch.rand(2, 3, 32, 32)*2-1, r'\[0, 1\]'), (torch.ones(2, 3, 32, 32, dtype=torch.int64), 'uint8 or float'), ('cat.png', 'neither')])
+    (torch.rand(2, 1, 32, 32), r'\(B, 3, H, W\)'), (torch.rand(2, 3, 32, 32)*2-1, r'\[0, 1\]'),
+        (torch.ones(2, 3, 32, 32, dtype=torch.int64), 'uint8 or float'), ('cat.png', 'neither')])
 def test_bad_images_are_refused_in_one_sentence(bad, message):
     tok = conv_tokenizer(RUN, VQ(24, 6))
     with pytest.raises((ValueError, TypeError), match=message) as e: tok.encode(bad)
@@ -79,7 +84,8 @@ def test_ids_out_of_range_are_refused():
     tok = conv_tokenizer(RUN, VQ(24, 6))
     with pytest.raises(ValueError, match='outside'): tok.decode(torch.full((1, 8, 8), 24))
 
-# --- types and files -------------------------------------------------------------------------------------------------------
+# --- types and files
+# -------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_a_tokenizer_of_another_type_encodes_saves_and_loads(tmp_path, u8, dtype):
@@ -123,7 +129,9 @@ def test_shared_codebooks_are_saved(tmp_path, u8):
 def test_ids_that_are_no_whole_numbers_are_refused(idx):
     with pytest.raises(ValueError, match='Token grids hold whole numbers'): TOKENIZERS['vqgan']().decode(idx)
 
-@pytest.mark.parametrize('name, grid', [('efficientnet_b1', 16), ('inception_v3', 16), ('resnet18', 7), ('efficientnet_lite0', 8), ('vit_tiny_patch16_224', 14)])
+@pytest.mark.parametrize('name, grid',
+                         [('efficientnet_b1', 16), ('inception_v3', 16), ('resnet18', 7), ('efficientnet_lite0', 8),
+                          ('vit_tiny_patch16_224', 14)])
 def test_a_teachers_side_gives_the_grid_that_was_asked_for(name, grid):
     from iutok.teachers import load_teacher
     from iutok.tokenizers import teacher_side

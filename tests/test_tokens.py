@@ -6,11 +6,15 @@ from iutok.proposals.tokens import TokenBatches, TokenSet, load_tokens, save_tok
 
 def make(n=20, k=300, h=2, w=3, seed=0):
     g = torch.Generator().manual_seed(seed)
-    return TokenSet(torch.randint(k, (n, h, w), generator=g), torch.randint(10, (n,), generator=g), k, 'tok-1', 'data-1')
+    return TokenSet(torch.randint(k, (n, h, w), generator=g), torch.randint(10, (n,), generator=g), k, 'tok-1',
+                    'data-1')
 
-# --- sets --------------------------------------------------------------------------------------------------------------
+# --- sets
+# --------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize('k,dtype', [(2, torch.uint8), (256, torch.uint8), (257, torch.int16), (32768, torch.int16), (32769, torch.int32), (2**33, torch.int64)])
+@pytest.mark.parametrize('k,dtype',
+                         [(2, torch.uint8), (256, torch.uint8), (257, torch.int16), (32768, torch.int16),
+                          (32769, torch.int32), (2**33, torch.int64)])
 def test_smallest_type_still_holds_the_largest_code(k, dtype):
     ts = TokenSet(torch.tensor([[[0, k-1]]]), torch.tensor([3]), k)
     assert ts.tokens.dtype==dtype==small_dtype(k) and ts.tokens.long().max()==k-1
@@ -30,7 +34,10 @@ def test_header_is_readable_without_the_arrays(tmp_path):
     with safe_open(save_tokens(tmp_path/'t.safetensors', make()), 'pt') as f:
         assert json.loads(f.metadata()['token_set'])==dict(n_codes=300, tokenizer='tok-1', data='data-1')
 
-@pytest.mark.parametrize('want,said', [(dict(tokenizer='tok-2'), "tokenizer 'tok-1', but 'tok-2'"), (dict(data='other'), "data 'data-1', but 'other'"), (dict(n_codes=512), 'n_codes 300, but 512')])
+@pytest.mark.parametrize('want,said',
+                         [(dict(tokenizer='tok-2'), "tokenizer 'tok-1', but 'tok-2'"),
+                          (dict(data='other'), "data 'data-1', but 'other'"),
+                          (dict(n_codes=512), 'n_codes 300, but 512')])
 def test_mismatch_is_one_clear_sentence(tmp_path, want, said):
     path = save_tokens(tmp_path/'t.safetensors', make())
     with pytest.raises(ValueError, match=said) as e: load_tokens(path, **want)
@@ -53,11 +60,14 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt): save_tokens(path, make(seed=2))
     assert torch.equal(load_tokens(path).tokens, old.tokens) and os.listdir(tmp_path)==['t.safetensors']
 
-@pytest.mark.parametrize('tokens,labels,said', [
-    (torch.zeros(3, 4).long(), torch.zeros(3).long(), r'\(N, h, w\)'), (torch.zeros(3, 2, 2).long(), torch.zeros(2).long(), 'labels'),
-    (torch.zeros(3, 2, 2), torch.zeros(3).long(), 'must be integers'), (torch.full((3, 2, 2), 8), torch.zeros(3).long(), 'span 8 to 8'),
-    (torch.full((3, 2, 2), -1), torch.zeros(3).long(), 'span -1'), (torch.zeros(3, 2, 2).long(), -torch.ones(3).long(), 'negative'),
-    (torch.zeros(0, 2, 2).long(), torch.zeros(0).long(), 'at least one')])
+@pytest.mark.parametrize('tokens,labels,said',
+                         [(torch.zeros(3, 4).long(), torch.zeros(3).long(), r'\(N, h, w\)'),
+                          (torch.zeros(3, 2, 2).long(), torch.zeros(2).long(), 'labels'),
+                          (torch.zeros(3, 2, 2), torch.zeros(3).long(), 'must be integers'),
+                          (torch.full((3, 2, 2), 8), torch.zeros(3).long(), 'span 8 to 8'),
+                          (torch.full((3, 2, 2), -1), torch.zeros(3).long(), 'span -1'),
+                          (torch.zeros(3, 2, 2).long(), -torch.ones(3).long(), 'negative'),
+                          (torch.zeros(0, 2, 2).long(), torch.zeros(0).long(), 'at least one')])
 def test_nonsense_is_refused(tokens, labels, said):
     with pytest.raises(ValueError, match=said): TokenSet(tokens, labels, 8)
 
@@ -67,15 +77,18 @@ def test_tokenise_keeps_order_and_gradients_out():
     x,y = torch.arange(5*1*2*2).view(5, 1, 2, 2).float(),torch.arange(5)
     for progress in (False, True):
         ts = tokenise(encode, [(x[i:i+2], y[i:i+2].tolist()) for i in (0, 2, 4)], 20, 'a', 'b', progress=progress)
-        assert torch.equal(ts.tokens.long(), x[:,0].long()) and torch.equal(ts.labels.long(), y) and ts.tokenizer=='a' and ts.data=='b'
+        assert torch.equal(ts.tokens.long(), x[:,0].long()) and torch.equal(ts.labels.long(),
+            y) and ts.tokenizer=='a' and ts.data=='b'
     assert len(tokenise(encode, ((x, y) for _ in range(2)), 20, progress=True))==10  # a generator has no length to show
     with pytest.raises(ValueError, match='no batches'): tokenise(encode, [], 20)
     with pytest.raises(ValueError, match='span 0 to 19'): tokenise(encode, [(x, y)], 19)
     with pytest.raises(ValueError, match='one .h, w. grid'): tokenise(lambda x: x[:2,0].long(), [(x, y)], 20)
 
-# --- batches -----------------------------------------------------------------------------------------------------------
+# --- batches
+# -----------------------------------------------------------------------------------------------------------
 
-@given(n=st.integers(1, 50), world=st.integers(1, 4), per=st.integers(1, 12), seed=st.integers(0, 9), step=st.integers(0, 40))
+@given(n=st.integers(1, 50), world=st.integers(1, 4), per=st.integers(1, 12), seed=st.integers(0, 9),
+       step=st.integers(0, 40))
 @settings(max_examples=150, deadline=None)
 def test_rank_slices_are_disjoint_and_make_the_whole(n, world, per, seed, step):
     t,y = torch.arange(n)[:,None],torch.arange(n)
@@ -83,7 +96,8 @@ def test_rank_slices_are_disjoint_and_make_the_whole(n, world, per, seed, step):
     parts = [TokenBatches(t, y, world*per, seed, rank=r, world=world) for r in range(world)]
     assert torch.equal(torch.stack([p.order(step) for p in parts], 1).flatten(), one.order(step))
     assert all(torch.equal(p.order(step, whole=True), one.order(step)) for p in parts)
-    if world*per<=n and (step+1)*world*per<=n: assert len(one.order(step).unique())==world*per  # within an epoch nothing twice
+    # within an epoch nothing twice
+    if world*per<=n and (step+1)*world*per<=n: assert len(one.order(step).unique())==world*per
 
 @given(n=st.integers(1, 50), b=st.integers(1, 60), seed=st.integers(0, 9))
 @settings(max_examples=100, deadline=None)
@@ -109,7 +123,8 @@ def test_data_order_is_the_same_for_every_tokenizer():
     a,b = make(50, seed=1),make(50, k=7, h=4, w=4, seed=2)
     x,y = TokenBatches(a.tokens, a.labels, 8, seed=3),TokenBatches(b.tokens, b.labels, 8, seed=3, rank=1, world=2)
     assert x.fingerprint(40)==y.fingerprint(40)
-    assert x.fingerprint(40)!=x.fingerprint(41) and x.fingerprint(40)!=TokenBatches(a.tokens, a.labels, 8, seed=4).fingerprint(40)
+    assert x.fingerprint(40)!=x.fingerprint(41) and x.fingerprint(40)!=TokenBatches(a.tokens, a.labels, 8,
+        seed=4).fingerprint(40)
     assert x.fingerprint(40)!=TokenBatches(a.tokens[:49], a.labels[:49], 8, seed=3).fingerprint(40)
 
 def test_batches_are_int64_rows():
@@ -122,7 +137,8 @@ def test_batches_are_int64_rows():
 
 def test_wrong_arguments():
     t,y = torch.zeros(10, 4),torch.zeros(10)
-    for kw,said in ((dict(batch_size=9, world=2), 'divide evenly'), (dict(batch_size=0), 'positive'), (dict(batch_size=4, rank=2, world=2), 'rank 2')):
+    for kw,said in ((dict(batch_size=9, world=2), 'divide evenly'), (dict(batch_size=0), 'positive'),
+                    (dict(batch_size=4, rank=2, world=2), 'rank 2')):
         with pytest.raises(ValueError, match=said): TokenBatches(t, y, **kw)
     with pytest.raises(ValueError, match='one label per image'): TokenBatches(t, y[:9], 2)
     with pytest.raises(IndexError, match='from 0'): TokenBatches(t, y, 2).order(-1)

@@ -1,4 +1,5 @@
-"The loop: clipping, averages, curves, what it does with numbers that are not finite and with checkpoints that do not fit."
+"""The loop:
+clipping, averages, curves, what it does with numbers that are not finite and with checkpoints that do not fit."""
 import csv
 import pytest,torch
 import torch.nn.functional as F
@@ -41,7 +42,8 @@ def test_clipping_limits_the_step_and_logs_the_norm_before(tmp_path, clip):
 
 def test_average_is_the_closed_form(tmp_path):
     m,weights = Line(),[]
-    out = fit(dict(a=phase(m)), Data(), 6, tmp_path, precision='fp32', ema=.7, look=lambda s: weights.append(m.net[0].weight.clone()), look_every=1)
+    out = fit(dict(a=phase(m)), Data(), 6, tmp_path, precision='fp32', ema=.7,
+              look=lambda s: weights.append(m.net[0].weight.clone()), look_every=1)
     want = .7**5*weights[0] + sum(.3*.7**(5-i)*w for i,w in enumerate(weights) if i)
     close(out['ema'].net[0].weight, want)
     assert out['ema'] is not m and not out['ema'].training and (want-weights[-1]).abs().max()>1e-3
@@ -54,7 +56,8 @@ def test_averages_copy_counters_and_share_nothing():
         net[0].running_mean.fill_(i); net[0].num_batches_tracked.fill_(10*i); net.flag.fill_(i>1)
         avg.update_parameters(net)
     close(avg.module[0].running_mean, torch.full((2,), .25*1+.25*2+.5*3))
-    assert avg.module[0].num_batches_tracked==30 and avg.module.flag and avg.module[0].running_mean.data_ptr()!=net[0].running_mean.data_ptr()
+    assert avg.module[0].num_batches_tracked==30 and avg.module.flag and avg.module[0].running_mean.data_ptr()!=net[
+        0].running_mean.data_ptr()
 
 def test_curves_are_means_over_the_steps(tmp_path):
     losses = []
@@ -76,7 +79,8 @@ def test_curves_average_over_processes_and_are_drawn(tmp_path):
     c.point(2, lr=.1)
     assert c.rows==[dict(step=2, a=3., b=3., lr=.1)]
     c.save()
-    assert (tmp_path/'c.csv').read_text().split()==['step,a,b,lr', '2,3.0,3.0,0.1'] and (tmp_path/'c.png').read_bytes()[1:4]==b'PNG'
+    assert (tmp_path/'c.csv').read_text().split()==['step,a,b,lr',
+                                                    '2,3.0,3.0,0.1'] and (tmp_path/'c.png').read_bytes()[1:4]==b'PNG'
 
 def test_looking_leaves_no_trace(tmp_path):
     def look(step):
@@ -95,14 +99,19 @@ class Sick(Line): # loss or gradient leaves the numbers at step 2
     def forward(self, batch, step):
         loss,logs = super().forward(batch, step)
         if step==2 and self.how=='raise': raise RuntimeError('out of luck')
-        if step==2: loss = loss*float('inf') if self.how=='loss' else loss+(self.net[0].weight*0).sum().abs().sqrt() # sqrt'(0)
+        # sqrt'(0)
+        if step==2: loss = loss*float('inf') if self.how=='loss' else loss+(self.net[0].weight*0).sum().abs().sqrt()
         return loss,logs
 
-@pytest.mark.parametrize('how,error,says', [('loss', FloatingPointError, 'The loss is inf'), ('gradient', FloatingPointError, 'its gradient is not finite'), ('raise', RuntimeError, 'out of luck')])
+@pytest.mark.parametrize('how,error,says',
+                         [('loss', FloatingPointError, 'The loss is inf'),
+                          ('gradient', FloatingPointError, 'its gradient is not finite'),
+                          ('raise', RuntimeError, 'out of luck')])
 def test_stops_before_the_weights_are_lost_and_keeps_the_batch(tmp_path, how, error, says):
     m = Sick(how)
     with pytest.raises(error, match=says) as e: fit(dict(a=phase(m)), Data(), 5, tmp_path, save_every=1)
-    assert 'step 2' in str(e.value)+''.join(getattr(e.value, '__notes__', [])) and all(p.isfinite().all() for p in m.parameters())
+    assert 'step 2' in str(e.value)+''.join(getattr(e.value, '__notes__', [])) and all(p.isfinite().all()
+        for p in m.parameters())
     bad = torch.load(tmp_path/'bad_batch.pt', weights_only=True)
     assert (bad['step'],bad['phase'])==(2, 'a') and says in bad['error'] and torch.equal(bad['batch'][0], Data()[2][0])
     saved = torch.load(tmp_path/'checkpoint.pt', weights_only=True)
@@ -111,11 +120,14 @@ def test_stops_before_the_weights_are_lost_and_keeps_the_batch(tmp_path, how, er
 def test_checkpoints_that_do_not_fit(tmp_path):
     path,m = tmp_path/'checkpoint.pt',Line()
     fit(dict(a=phase(m)), Data(), 3, tmp_path, 'mine')
-    with pytest.raises(ValueError, match='written by other modules.*net.0.weight.*move it away'): load_checkpoint(path, dict(a=phase(nn.Linear(2, 2))), 'mine')
+    with pytest.raises(ValueError, match='written by other modules.*net.0.weight.*move it away'):
+        load_checkpoint(path, dict(a=phase(nn.Linear(2, 2))), 'mine')
     with pytest.raises(ValueError, match='averaged weights'): fit(dict(a=phase(m)), Data(), 4, tmp_path, 'mine', ema=.9)
-    with pytest.warns(UserWarning, match='other parameters'): out = fit(dict(a=phase(Line())), Data(), 2, tmp_path, 'another')
+    with pytest.warns(UserWarning, match='other parameters'):
+        out = fit(dict(a=phase(Line())), Data(), 2, tmp_path, 'another')
     aside, = tmp_path.glob('checkpoint-*.pt')
-    assert out['resumed_at']==0 and torch.load(aside, weights_only=True)['run_id']=='mine' and torch.load(path, weights_only=True)['run_id']=='another'
+    assert out['resumed_at']==0 and torch.load(aside, weights_only=True)['run_id']=='mine' and torch.load(path,
+        weights_only=True)['run_id']=='another'
     whole = path.read_bytes()
     for torn in (whole[:len(whole)//2], b'', b'not a checkpoint'):
         path.write_bytes(torn)
@@ -128,9 +140,12 @@ def test_another_number_of_processes_goes_on_with_a_warning(tmp_path):
     from iutok.training import _rng
     m = Line()
     save_checkpoint(tmp_path/'checkpoint.pt', dict(a=phase(m)), 2, 'x', rng=[_rng(), _rng()])
-    with pytest.warns(UserWarning, match='2 processes wrote .* and 1 continue it'): out = fit(dict(a=phase(m)), Data(), 4, tmp_path, 'x')
+    with pytest.warns(UserWarning, match='2 processes wrote .* and 1 continue it'):
+        out = fit(dict(a=phase(m)), Data(), 4, tmp_path, 'x')
     assert out['resumed_at']==2
 
 def test_refused(tmp_path):
-    with pytest.raises(ValueError, match="bf16 or fp32, got 'fp16'"): fit(dict(a=phase(Line())), Data(), 1, tmp_path, precision='fp16')
-    with pytest.raises(ValueError, match='ema must be a finite number at least 0 and below 1, got 1.5'): fit(dict(a=phase(Line())), Data(), 1, tmp_path, ema=1.5)
+    with pytest.raises(ValueError, match="bf16 or fp32, got 'fp16'"):
+        fit(dict(a=phase(Line())), Data(), 1, tmp_path, precision='fp16')
+    with pytest.raises(ValueError, match='ema must be a finite number at least 0 and below 1, got 1.5'):
+        fit(dict(a=phase(Line())), Data(), 1, tmp_path, ema=1.5)

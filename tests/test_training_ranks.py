@@ -1,4 +1,5 @@
-"Two gloo processes on a CPU train what one process trains on the joint batch, stay together, resume, and stop together."
+"""Two gloo processes on a CPU train what one process trains on the joint batch, stay together, resume, and stop
+together."""
 import csv,os,socket,subprocess,sys
 from pathlib import Path
 import pytest,torch,torch.distributed as dist
@@ -11,32 +12,42 @@ from iutok.quantizers import CVQ,VQ
 from iutok.reconstruction import Discriminate,Reconstruct
 from iutok.tokenizers import Connector,Tokenizer
 
-pytestmark = pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason='needs torch.distributed with gloo')
+pytestmark = pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()),
+                                reason='needs torch.distributed with gloo')
 RANK,WORLD = (int(os.environ.get(k, v)) for k,v in (('RANK', 0), ('WORLD_SIZE', 1)))
 
 def tokenizer(quantizer):
-    return Tokenizer(ConvEncoder(out_channels=8, width=8, mults=(1, 2), n_res=1, attention=False, refine=False), quantizer, ConvDecoder(in_channels=8, width=8, mults=(2, 1), n_res=1, attention=False, refine=False),
+    return Tokenizer(ConvEncoder(out_channels=8, width=8, mults=(1, 2), n_res=1, attention=False, refine=False),
+                     quantizer,
+                     ConvDecoder(in_channels=8, width=8, mults=(2, 1), n_res=1, attention=False, refine=False),
                      Connector([8, 4]), Connector([4, 8]), image_size=32)
 
-def batches(**kw): return Batches(load_images('fashion', 'test').take(60), 32, 8, 'strong', seed=1, **(kw or dict(rank=RANK, world=WORLD)))
+def batches(**kw):
+    return Batches(load_images('fashion', 'test').take(60), 32, 8, 'strong', seed=1,
+                   **(kw or dict(rank=RANK, world=WORLD)))
 
 def joint(folder, steps=3): # no batch norm and no adaptive weight: nothing that is a process's own
     seed_everything(RANK) # the first process's weights count
-    tok,disc = tokenizer(VQ(16, 4, init='kmeans')),nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU(.2), nn.Conv2d(8, 1, 4, 2, 1))
+    tok = tokenizer(VQ(16, 4, init='kmeans'))
+    disc = nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU(.2), nn.Conv2d(8, 1, 4, 2, 1))
     g = Reconstruct(tok, mse=1., disc=disc, gain=None, g_weight=.5, warm=1)
     sgd = lambda ps: torch.optim.SGD(ps, .05, momentum=.9)
-    phases = dict(g=Phase(g, sgd(g.trainable), constant(.05)), d=Phase(Discriminate(disc, g, weight=.5, r1=1.), sgd(disc.parameters()), constant(.05), start=1))
+    phases = dict(g=Phase(g, sgd(g.trainable), constant(.05)),
+                  d=Phase(Discriminate(disc, g, weight=.5, r1=1.), sgd(disc.parameters()), constant(.05), start=1))
     out = fit(phases, batches(), steps, folder, precision='fp32', clip=.5, ema=.5, log_every=3)
     return dict(tok=tok.state_dict(), disc=disc.state_dict(), ema=out['ema'].tok.state_dict())
 
-def everything(folder, quantizer=lambda: CVQ(16, 4), repeat=True, **kw): # batch norm, adaptive weight, the official order, bfloat16
+# batch norm, adaptive weight, the official order, bfloat16
+def everything(folder, quantizer=lambda: CVQ(16, 4), repeat=True, **kw):
     seed_everything(0)
     tok,disc = tokenizer(quantizer()),PatchGAN(1, 8)
     g = Reconstruct(tok, disc=disc, warm=1)
     adam = lambda ps: torch.optim.Adam(ps, 1e-3)
-    phases = dict(g=Phase(g, adam(g.trainable), constant(1e-3)), d=Phase(Discriminate(disc, g, repeat=repeat), adam(disc.parameters()), constant(1e-3)))
+    phases = dict(g=Phase(g, adam(g.trainable), constant(1e-3)),
+                  d=Phase(Discriminate(disc, g, repeat=repeat), adam(disc.parameters()), constant(1e-3)))
     out = fit(phases, batches(), 4, folder, ema=.5, save_every=2, log_every=2, **kw)
-    return dict(g={k:p.detach().clone() for k,p in g.named_parameters()}, d={k:p.detach().clone() for k,p in disc.named_parameters()}, ema=dict(out['ema'].named_parameters()))
+    return dict(g={k:p.detach().clone() for k,p in g.named_parameters()},
+                d={k:p.detach().clone() for k,p in disc.named_parameters()}, ema=dict(out['ema'].named_parameters()))
 
 def proposal(folder, steps=3): # the batch's tokens are dealt out, and nothing is drawn
     from iutok.proposals.ar import AR
@@ -54,11 +65,13 @@ def teacher(folder, objective, steps=2): # nothing is left out while training
     from types import SimpleNamespace
     from iutok.mini_teachers import pretraining
     seed_everything(RANK)
-    run = SimpleNamespace(width=16, depth=1, heads=2, image_size=32, patch=8, drop=0., transform='none', batch_size=8, steps=steps, seed=1,
-                          project=16 if objective=='captions' else 0)
+    run = SimpleNamespace(width=16, depth=1, heads=2, image_size=32, patch=8, drop=0., transform='none', batch_size=8,
+                          steps=steps, seed=1, project=16 if objective=='captions' else 0)
     module,batches = pretraining(run, objective, load_images('fashion', 'test').take(60))
-    fit(dict(t=Phase(module, torch.optim.SGD(module.parameters(), .05), constant(.05))), batches, steps, folder, precision='fp32')
-    return {k:p.detach().clone() for k,p in module.named_parameters()} # the running means of batch norms stay a process's own
+    fit(dict(t=Phase(module, torch.optim.SGD(module.parameters(), .05), constant(.05))), batches, steps, folder,
+        precision='fp32')
+    # the running means of batch norms stay a process's own
+    return {k:p.detach().clone() for k,p in module.named_parameters()}
 
 OBJECTIVES = ('labels', 'captions', 'views', 'masking')
 
@@ -77,7 +90,8 @@ class Data:
 
 def noisy(folder, sick=False, **kw):
     m = Noisy(sick)
-    fit(dict(a=Phase(m, torch.optim.Adam(m.parameters(), .1), constant(.1))), Data(), 6, folder, 'noisy', save_every=3, **kw)
+    fit(dict(a=Phase(m, torch.optim.Adam(m.parameters(), .1), constant(.1))), Data(), 6, folder, 'noisy', save_every=3,
+        **kw)
     return {k:v.clone() for k,v in m.state_dict().items()}
 
 def refused(f, error):
@@ -105,8 +119,11 @@ def test_two_processes(tmp_path): # one launch for all, since starting takes lon
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
-    env = lambda r: os.environ | dict(RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE='2', LOCAL_WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), ACCELERATE_USE_CPU='true', OMP_NUM_THREADS='1')
-    ps = [subprocess.Popen([sys.executable, __file__, str(tmp_path)], env=env(r), cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for r in range(2)]
+    env = lambda r: os.environ | dict(RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE='2', LOCAL_WORLD_SIZE='2',
+                                      MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), ACCELERATE_USE_CPU='true',
+                                      OMP_NUM_THREADS='1')
+    ps = [subprocess.Popen([sys.executable, __file__, str(tmp_path)], env=env(r), cwd=Path(__file__).parents[1],
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for r in range(2)]
     try: logs = [p.communicate(timeout=900)[0] for p in ps]
     finally:
         for p in ps: p.kill()
@@ -115,23 +132,29 @@ def test_two_processes(tmp_path): # one launch for all, since starting takes lon
 
     one = joint(tmp_path/'one') # the joint batch
     for part in one:
-        for k,v in one[part].items(): torch.testing.assert_close(a['joint'][part][k].float(), v.float(), atol=1e-5, rtol=1e-5, msg=f'{part} {k}')
-    for k,v in proposal(tmp_path/'one proposal').items(): torch.testing.assert_close(a['proposal'][k], v, atol=1e-5, rtol=1e-5, msg=f'proposal {k}')
+        for k,v in one[part].items():
+            torch.testing.assert_close(a['joint'][part][k].float(), v.float(), atol=1e-5, rtol=1e-5, msg=f'{part} {k}')
+    for k,v in proposal(tmp_path/'one proposal').items():
+        torch.testing.assert_close(a['proposal'][k], v, atol=1e-5, rtol=1e-5, msg=f'proposal {k}')
     for o in ('labels', 'captions'): # masking draws its masks, and views are balanced, per process
-        for k,v in teacher(tmp_path/f'one {o}', o).items(): torch.testing.assert_close(a[o][k], v, atol=1e-5, rtol=1e-4, msg=f'{o} {k}')
+        for k,v in teacher(tmp_path/f'one {o}', o).items():
+            torch.testing.assert_close(a[o][k], v, atol=1e-5, rtol=1e-4, msg=f'{o} {k}')
     rows = [list(csv.DictReader((tmp_path/k/'curves.csv').open())) for k in ('one', 'joint')]
     assert len(rows[0])==len(rows[1])==1
     for k,v in rows[0][0].items(): # what was logged is the mean over processes
         if k not in ('images_per_s',): assert abs(float(v)-float(rows[1][0][k]))<1e-4, k
 
     for k in ('everything', 'noisy', 'joint', 'proposal', *OBJECTIVES): # all processes hold the same weights at the end
-        flat = lambda d: {f'{p}.{n}':v for p,q in d.items() for n,v in (q.items() if isinstance(q, dict) else [('', q)])}
+        flat = lambda d: {f'{p}.{n}':v for p,q in d.items() for n,
+                          v in (q.items() if isinstance(q, dict) else [('', q)])}
         for n,v in flat(a[k]).items(): assert torch.equal(v, flat(b[k])[n]), (k, n)
-    for again,through in (('parts', 'everything'), ('noisy2', 'noisy')): # a resume is exact, random draws of every process included
+    # a resume is exact, random draws of every process included
+    for again,through in (('parts', 'everything'), ('noisy2', 'noisy')):
         for n,v in flat(a[through]).items(): assert torch.equal(v, flat(a[again])[n]), n
     assert len(torch.load(tmp_path/'noisy/checkpoint.pt', weights_only=True)['rng'])==2
 
-    assert 'finite on another process' in a['sick'] and 'The loss is nan' in b['sick'] and all('step 2' in r['sick'] for r in (a, b))
+    assert 'finite on another process' in a['sick'] and 'The loss is nan' in b['sick'] and all('step 2' in r['sick']
+        for r in (a, b))
     assert torch.load(tmp_path/'sick/bad_batch-1.pt', weights_only=True)['error']=='The loss is nan'
     assert '2 processes got 16 images together but the batch size is 8' in a['undivided']
     with pytest.warns(UserWarning, match='2 processes wrote .* and 1 continue'): noisy(tmp_path/'noisy')

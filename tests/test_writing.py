@@ -14,8 +14,11 @@ def formulas(page): # every formula of a page, code left out
         for display,inline in re.findall(r'\$\$(.*?)\$\$|\$([^$]+)\$', text, flags=re.S): yield display or inline
 
 def fault(formula): # what does not balance in it, or None
-    if formula.replace(r'\{', '').replace(r'\}', '').count('{')!=formula.replace(r'\{', '').replace(r'\}', '').count('}'): return 'braces'
-    if len(re.findall(r'\\left(?![a-zA-Z])', formula))!=len(re.findall(r'\\right(?![a-zA-Z])', formula)): return r'\left and \right'
+    if formula.replace(r'\{', '').replace(r'\}', '').count('{')!=formula.replace(r'\{', '').replace(r'\}',
+        '').count('}'):
+        return 'braces'
+    if len(re.findall(r'\\left(?![a-zA-Z])', formula))!=len(re.findall(r'\\right(?![a-zA-Z])', formula)):
+        return r'\left and \right'
     for name in PAIRS:
         opened,closed = (len(re.findall(rf'\\{side}{name}(?![a-zA-Z])', formula)) for side in 'lr')
         if opened!=closed: return rf'\l{name} and \r{name}'
@@ -25,8 +28,10 @@ def test_braces_and_brackets_balance_in_every_formula(page):
     wrong = [(fault(f), f) for f in formulas(page) if fault(f)]
     assert not wrong, wrong
 
-@pytest.mark.parametrize('formula, wrong', [('x^{2}', None), ('x^{2', 'braces'), (r'\lfloor x \rfloor', None), ('\\lfloor x \nfloor', r'\lfloor and \rfloor'),
-                                            (r'\left( x \right)', None), (r'\left( x', r'\left and \right'), (r'a \leftarrow b', None), (r'\{ x \}', None)])
+@pytest.mark.parametrize('formula, wrong',
+                         [('x^{2}', None), ('x^{2', 'braces'), (r'\lfloor x \rfloor', None),
+                          ('\\lfloor x \nfloor', r'\lfloor and \rfloor'), (r'\left( x \right)', None),
+                          (r'\left( x', r'\left and \right'), (r'a \leftarrow b', None), (r'\{ x \}', None)])
 def test_a_broken_formula_is_found(formula, wrong): assert fault(formula)==wrong
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)

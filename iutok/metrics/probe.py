@@ -13,7 +13,7 @@ from ..training import warmup_cosine
 
 # %% ../../nbs/73_metrics.probe.ipynb #197c97b7
 def linear_probe(
-    train,               # (N, D) features of the training images: a tensor, or what gives (b, D) when indexed with (b,) int64
+    train,               # (N, D) features of the training images: a tensor, or what gives (b, D) for (b,) int64
     train_labels:Tensor, # (N,) int64 in [0, C)
     test,                # (M, D) features of the held-out images, likewise
     test_labels:Tensor,  # (M,) int64

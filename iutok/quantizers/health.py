@@ -110,7 +110,8 @@ def _diagnose(h, n_tokens):
         f'{10*h.n_codes}.')
     if h.usage<.5 and n_tokens>=h.n_codes: out.append(
         f'The codebook has collapsed: {used} of {h.n_codes} codes are in use ({h.usage:.1%}). Start the '
-        'codes from data (init="kmeans"), let averages or anchors move them (NormEMA, CVQ), compare directions in fewer dimensions (cosine, dim 8 to 32), or do without a codebook (FSQ).')
+        'codes from data (init="kmeans"), let averages or anchors move them (NormEMA, CVQ), compare directions in '
+        'fewer dimensions (cosine, dim 8 to 32), or do without a codebook (FSQ).')
     if h.perplexity<.1*used and used>10: out.append(
         f'A few codes do most of the work: {used} are used but the perplexity is {h.perplexity:.1f}. Lower beta or the '
         'learning rate, use larger batches, or add an entropy loss (LFQ, BSQ, IBQ).')
