@@ -27,7 +27,8 @@ class ImageSet:
 
     def __len__(self): return len(self.labels)
     def __repr__(self):
-        return f'{self.name} {self.split}: {len(self):,} images, {len(self.classes)} classes, fingerprint {self.fingerprint[:8]}'
+        size = f'{len(self):,} images, {len(self.classes)} classes'
+        return f'{self.name} {self.split}: {size}, fingerprint {self.fingerprint[:8]}'
 
     def uint8(self,
         i:int,                # which image
