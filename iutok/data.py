@@ -166,8 +166,8 @@ def _lines(file, folder, known): # file: text of a captions.jsonl
             name,text = row['file_name'],' '.join(row['text'].split())
             name = composed(os.path.normpath(os.path.join(folder, name)))
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f'{shown(str(file))}, line {n}: wants {{"file_name": "...", "text": "..."}}, got '
-                             f'{line[:60]}') from None
+            wants = '{"file_name": "...", "text": "..."}'
+            raise ValueError(f'{shown(str(file))}, line {n}: wants {wants}, got {line[:60]}') from None
         if name in known: texts[known[name]] = text
         else: strange.append(name)
     if strange:
@@ -249,8 +249,8 @@ class FolderSet(ImageSet):
     def subset(self, idx):
         idx = torch.arange(len(self))[idx].tolist()
         files,digests = [self.files[i] for i in idx],[self.digests[i] for i in idx]
-        return FolderSet(self.name, self.split, self.root, files, self.labels[idx], self.classes, digests,
-                         texts=self.texts)
+        labels = self.labels[idx]
+        return FolderSet(self.name, self.split, self.root, files, labels, self.classes, digests, texts=self.texts)
 
     def batch(self,
         idx,                  # (b,) which images
@@ -275,7 +275,7 @@ class FolderSet(ImageSet):
 def load_images(
     data:str='fashion', # fashion, emoji, fashion_mnist_full, imagenet, laion_aesthetics, sa_med2d, satin or folder:PATH
     split:str='train',  # train or test (held out)
-    root=None,          # folder of a collection; where PATH starts; torchvision's, for fashion_mnist_full
+    root=None,          # a collection's folder; where folder:PATH starts; for torchvision's fashion_mnist_full
     cache=None,         # folder for indexes and downloads; None takes $IUTOK_CACHE, else ~/.cache/iutok
 )->ImageSet:
     "A data set by name. A ValueError names what is wrong and what there is."

@@ -2,8 +2,9 @@
 """Build iutok/assets/emoji.zip: 5,664 pictures of 1,906 concepts in three drawing styles, 64x64 with alpha.
 
 Pictures and names come from three npm packages, which `npm pack` fetches unless they lie in FOLDER already.
-Left out are skin tones, the group "Component", and what a style does not draw. A tenth of the concepts of each group is held out by name,
-in every style: those whose names have the smallest sha256. The list is stored in the file, which is the same, byte for byte, on every run.
+Left out are skin tones, the group "Component", and what a style does not draw. A tenth of the concepts of each group is
+held out by name, in every style: those whose names have the smallest sha256. The list is stored in the file, which is
+the same, byte for byte, on every run.
 Usage: scripts/make_emoji.py [FOLDER_FOR_THE_THREE_TGZ_FILES]
 """
 import hashlib, io, json, subprocess, sys, tarfile, tempfile, zipfile
@@ -26,10 +27,11 @@ PACKAGES = { # style: package, its file, sha256 of that file
 def packed(folder, style):
     "The bytes of every file of a package, by name."
     package, name, want = PACKAGES[style]
-    if not (folder/name).exists(): subprocess.run(['npm', 'pack', '--silent', package], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    if not (folder/name).exists():
+        subprocess.run(['npm', 'pack', '--silent', package], cwd=folder, check=True, stdout=subprocess.DEVNULL)
     raw = (folder/name).read_bytes()
     if (got := hashlib.sha256(raw).hexdigest()) != want: raise SystemExit(f'{name} has sha256 {got}, not {want}')
-    keep = {'Noto': ('package/emoji.json', 'package/img/google/64/'), 'Twemoji': ('package/img/twitter/64/',), 'Fluent': ('package/assets/',)}[style]
+    keep = ('package/emoji.json', 'package/img/google/64/', 'package/img/twitter/64/', 'package/assets/')
     with tarfile.open(fileobj=io.BytesIO(raw)) as t:
         return {m.name: t.extractfile(m).read() for m in t if m.isfile() and m.name.startswith(keep)}
 
@@ -39,7 +41,7 @@ def file_of(style, entry):
     return f'package/img/{dict(Noto="google", Twemoji="twitter")[style]}/64/{entry["image"]}'
 
 def names_of(entries):
-    "Small letters for Unicode's capitals; a name that two entries share goes to one of them, the other takes its short name."
+    "Unicode's names in small letters; entries that share one take their short names."
     count = Counter(e['name'] for e in entries)
     names = []
     for e in entries:
@@ -78,7 +80,8 @@ def held_out(names, groups):
     "The tenth of each group whose names have the smallest sha256."
     held = []
     for g in sorted(set(groups)):
-        mine = sorted((n for n, h in zip(names, groups) if h == g), key=lambda n: hashlib.sha256(n.encode()).hexdigest())
+        mine = [n for n, h in zip(names, groups) if h == g]
+        mine.sort(key=lambda n: hashlib.sha256(n.encode()).hexdigest())
         held += mine[:round(len(mine)/10)]
     return sorted(held)
 
@@ -99,7 +102,8 @@ def main(folder):
     index = dict(side=SIDE, columns=COLUMNS, concepts=concepts, held_out=held_out(names, groups), styles=styles)
     out = io.BytesIO()
     with zipfile.ZipFile(out, 'w', zipfile.ZIP_STORED) as z:
-        for name, data in [('index.json', json.dumps(index, ensure_ascii=False, separators=(',', ':')).encode()), *sheets.items()]:
+        text = json.dumps(index, ensure_ascii=False, separators=(',', ':'))
+        for name, data in [('index.json', text.encode()), *sheets.items()]:
             z.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
     raw = out.getvalue()
     assert len(raw) < 16e6, len(raw)
