@@ -56,12 +56,11 @@ LAYOUT_VERSION = 1 # goes up when the same numbers give another picture
 FIXED_GROUPS = ('Symbols', 'Flags')
 FIXED_SUBGROUPS = (
     'time', 'place-map', 'place-building', 'place-religious', 'transport-ground', 'book-paper', 'writing', 'mail',
-        'office',
-    'money', 'computer', 'phone', 'music', 'light & video', 'game', 'award-medal', 'emotion', 'other-object',
+    'office', 'money', 'computer', 'phone', 'music', 'light & video', 'game', 'award-medal', 'emotion', 'other-object',
     'hand-single-finger', 'person-role', 'person-activity')
 FIXED_WORDS = re.compile(
-    r'left|right|facing|moon|dna|sleep|symbol|sign\b|money|ticket|envelope|elevator|x-ray|tanabata|salt|canned|box|bottle|'
-    r'superhero')
+    r'left|right|facing|moon|dna|sleep|symbol|sign\b|money|ticket|envelope|elevator|x-ray|tanabata|salt|canned|box|'
+    r'bottle|superhero')
 
 def may_mirror(
     concept:tuple, # name, group, sub-group

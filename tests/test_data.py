@@ -8,6 +8,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 import iutok.data as data
+from iutok import splits
 from iutok.data import *
 from iutok.data import MemorySet
 from iutok.pixels import *
@@ -368,7 +369,7 @@ def official(n, k, strided): # places of both splits, as the official code maps 
 @pytest.mark.parametrize('strided', [True, False])
 def test_held_places_are_the_official_ones(n, k, strided):
     train, held = official(n, k, strided)
-    mine = data.held_places(n, k, strided).tolist()
+    mine = splits.held_places(n, k, strided).tolist()
     assert mine == sorted(held) and sorted(set(range(n))-set(mine)) == train
 
 def test_collections_leave_other_files_alone(tmp_path, monkeypatch):
