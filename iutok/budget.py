@@ -13,7 +13,7 @@ from .data import Batch
 from .distillation import distil_phase
 from .files import world_size
 from .losses.recon import VGG16,perceptual_effnet,perceptual_vgg
-from .nets.conv import Residual
+from .nets.conv import ResBlock
 from .nets.vit import Block
 from .precision import arithmetic,this_device
 from .quantizers import CVQ
@@ -46,17 +46,17 @@ def _rate(run, block, shape, most, what): # of a typical block; a CPU sees `most
 
 def reference_rate()->float: # floating-point operations per second, of one thread where torch has one
     "How fast this machine trains a small residual block in its best arithmetic: what times of other machines are scaled by."
-    return measured_rate(lambda: Residual(16, 16), (64, 16, 32, 32), arithmetic('auto'), seconds=2.)
+    return measured_rate(lambda: ResBlock(16, 16), (64, 16, 32, 32), arithmetic('auto'), seconds=2.)
 
 def _conv_rate(run):
     s,c = run.image_size,run.width
-    return _rate(run, lambda: Residual(c, c), (c, s, s), 2**16//s**2, f'a residual block of {c} channels on {s}x{s} pixels')
+    return _rate(run, lambda: ResBlock(c, c), (c, s, s), 2**16//s**2, f'a residual block of {c} channels on {s}x{s} pixels')
 def _vit_rate(run, width, heads, tokens): return _rate(run, lambda: Block(width, heads), (tokens+1, width), 2**11//tokens, f'a transformer block of width {width}')
 
 def pixel_cost(
     run:Run,            # its PIXEL_KEYS
     tok:Tokenizer,      # that will be trained, with its pixel decoder
-    frozen:bool=False,  # only what paints is trained
+    frozen:bool=False,  # only the pixel decoder is trained
     tokens:bool=False,  # frozen, and the tokens of the images are at hand
 )->Cost:
     "What training on pixels will cost on this machine."
@@ -78,7 +78,7 @@ def pixel_cost(
     if not tokens: step.flops += encode
     with fake(), torch.no_grad():
         t = copy().eval()
-        forward = encode+flops(lambda: t.paint(torch.zeros(1, d, h, w) if frozen else t.latents(torch.zeros(1, 3, s, s))))
+        forward = encode+flops(lambda: t.decode_latents(torch.zeros(1, d, h, w) if frozen else t.latents(torch.zeros(1, 3, s, s))))
     parts = {n:count(getattr(tok, n)) for n in _PARTS}
     with torch.device('meta'): parts['discriminator'] = count(discriminator(run)) if run.gan else 0
     rate,how = _vit_rate(run, run.vit_width, run.vit_heads, h*w) if getattr(run, 'body', 'conv')=='vit' else _conv_rate(run)

@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['FASHION', 'DEBIAN', 'INDEX_VERSION', 'CAPTIONS', 'MemorySet', 'cache_dir', 'open_rgb', 'check_files', 'shown',
-           'read_captions', 'FolderSet', 'load_images', 'epoch_order', 'step_indices', 'Batch', 'Batches', 'sequential',
-           'ImageSet']
+           'read_captions', 'FolderSet', 'load_images', 'epoch_order', 'step_indices', 'Batch', 'Batches', 'loader',
+           'sequential', 'ImageSet']
 
 # %% ../nbs/07_data.ipynb #d2e5c9b4
 import gzip,hashlib,io,json,lzma,os,tempfile,time,numpy as np,torch,torch.nn.functional as F
 from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from functools import cached_property,lru_cache,partial
 from pathlib import Path
 from typing import NamedTuple
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader,Dataset
 from .files import asset,load_json,local_rank,save_json,stamp
 from .emoji import EmojiSet
 from .images import ImageSet
@@ -300,24 +301,23 @@ def load_images(
 # %% ../nbs/07_data.ipynb #06449cca
 @lru_cache(4)
 def epoch_order(
-    n:int,     # N, images
-    seed:int,  # of the run
-    epoch:int, # e, from 0
+    n:int,    # N, images
+    *key:int, # what the order is drawn from; the last is the epoch
 )->np.ndarray: # (N,) int64, a permutation
     "The order of one epoch."
-    return np.random.default_rng([0, seed, epoch]).permutation(n)
+    return np.random.default_rng(key).permutation(n)
 
 def step_indices(
     n:int,          # N, images
     step:int,       # t, from 0
     batch_size:int, # B, of all ranks together
-    seed:int=0,     # of the run
+    *key:int,       # what the orders are drawn from, e.g. the seed of the run
 )->np.ndarray:      # (B,) int64
-    "Which images step t sees."
+    "Which images step t sees: epochs lie one after the other, each in an order of its own."
     for name,v in dict(n=n, batch_size=batch_size).items(): check_count(name, v)
     check_count('step', step, 0)
     p = np.arange(step*batch_size, (step+1)*batch_size)
-    return np.concatenate([epoch_order(n, seed, int(e))[p[p//n == e]-e*n] for e in np.unique(p//n)])
+    return np.concatenate([epoch_order(n, *key, int(e))[p[p//n == e]-e*n] for e in np.unique(p//n)])
 
 class Batch(NamedTuple):
     "What a step sees."
@@ -345,8 +345,11 @@ class Batches:
         self.images,self.size,self.batch_size,self.transform,self.seed = images,size,batch_size,transform,seed
         self.mine = slice(rank*batch_size//world, (rank+1)*batch_size//world)
 
+    def order(self, step): # (B,) int64 which images all ranks see
+        return step_indices(len(self.images), step, self.batch_size, 0, self.seed)
+
     def __getitem__(self, step):
-        idx = step_indices(len(self.images), step, self.batch_size, self.seed)[self.mine]
+        idx = self.order(step)[self.mine]
         u = np.random.default_rng([1, self.seed, step]).random((self.batch_size, N_UNIFORM))[self.mine]
         idx_t = torch.from_numpy(idx)
         return Batch(self.images.batch(idx, self.size, self.transform, u), self.images.labels[idx_t], idx_t)
@@ -356,18 +359,24 @@ class Batches:
     )->str:        # 16 hexadecimal digits
         "A hash of the order of the images, for a run's record: equal hashes, equal order."
         h = hashlib.sha256()
-        for s in range(steps): h.update(step_indices(len(self.images), s, self.batch_size, self.seed).tobytes())
+        for s in range(steps): h.update(self.order(s).tobytes())
         return h.hexdigest()[:16]
 
-    def loader(self,
-        start:int,     # first step
-        stop:int,      # one after the last step
-        workers:int=0, # processes that prepare batches ahead; pays for folders
-    ):                 # iterator of Batch
-        "The batches of these steps, in order. Draws nothing from torch's own random numbers."
-        check_count('workers', workers, 0)
-        return iter(DataLoader(self, batch_size=None, sampler=range(start, stop), num_workers=workers,
-                               generator=torch.Generator()))
+def loader(
+    batches,         # batches[step] -> batch
+    start:int,       # first step
+    stop:int,        # one past the last
+    workers:int=0,   # processes that prepare batches; 0: this one
+)->Iterator:
+    "Batches `start` to `stop-1`, the same ones with any number of workers; torch's own random numbers are left alone."
+    for k,v in dict(start=start, stop=stop, workers=workers).items(): check_count(k, v, 0)
+    if not workers: return (batches[s] for s in range(start, stop))
+    return iter(DataLoader(_Steps(batches), batch_size=None, sampler=range(start, stop),
+                           num_workers=workers, generator=torch.Generator()))
+
+class _Steps(Dataset):
+    def __init__(self, batches): self.batches = batches
+    def __getitem__(self, s): return self.batches[s]
 
 def sequential(
     images:ImageSet,      # what to read

@@ -34,7 +34,7 @@ def conv_decoder(
 def vit_decoder(
     run:Run, # its latent, mults (for the factor), vit_grid, vit_width, vit_depth, vit_heads
 )->ViT:
-    "A vision transformer that paints a patch of pixels per token."
+    "A vision transformer that gives a patch of pixels per token."
     return ViT(in_channels=run.latent, patch=1, grid=run.vit_grid, width=run.vit_width, depth=run.vit_depth, heads=run.vit_heads, out_channels=3, out_patch=2**(len(run.mults)-1))
 
 def conv_tokenizer(
@@ -68,7 +68,7 @@ def student_tokenizer(
 
 def check_grid(
     run:Run,       # its image_size, mults
-    tok:Tokenizer, # whose codes are to be painted
+    tok:Tokenizer, # whose codes are to be decoded
 ):
     "A ValueError unless a decoder with these mults turns the tokenizer's grid into images of this size."
     x = torch.zeros(1, 3, run.image_size, run.image_size, device=tok.device)
@@ -114,8 +114,8 @@ def perceptual_loss(
 def pixel_phases(
     run:Run,                    # its PIXEL_KEYS
     tok:Tokenizer,              # trained in place
-    tokens:Tensor=None,         # (N, h, w) given tokens: train only what paints them
-    frozen:bool=False,          # train only what paints, but encode every batch
+    tokens:Tensor=None,         # (N, h, w) given tokens: train only what turns them into pixels
+    frozen:bool=False,          # train only the pixel decoder, but encode every batch
     perceptual:nn.Module=None,  # None: the one that the run names
 )->dict[str,Phase]:
     "The phases that train a tokenizer on pixels, or the pixel decoder of a frozen one; values that mean nothing raise a ValueError."
@@ -148,7 +148,7 @@ _BUILD = dict(train_vqgan=vqgan, train_cvqvae=cvqvae, train_fsq=fsq)
 def build(
     name:str,                       # a name in RECIPES
     device:str='cpu',               # cpu, cuda, or meta: shapes without memory or a teacher's weights
-    tokenizer:str='vqkd-clip-8192', # decoder-* recipes: the recipe whose codes are painted
+    tokenizer:str='vqkd-clip-8192', # decoder-* recipes: the recipe whose codes are decoded
     **changes,                      # parameters other than the recipe's, e.g. n_codes=1024
 )->Tokenizer:                       # with .encoder, .quantizer and, where there are any, .decoder and .discriminator
     "The networks of a recipe with fresh weights; unknown names raise a ValueError."

@@ -8,9 +8,9 @@ __all__ = ['Shared', 'Reconstruct', 'Discriminate']
 # %% ../nbs/36_reconstruction.ipynb #ee484d80
 from collections.abc import Callable
 import torch
-import torch.nn.functional as F
 from torch import Tensor,nn
 from .losses.gan import GAN_LOSSES,adaptive_weight,judge,r1_penalty
+from .losses.recon import l1_loss,mse_loss
 from .pixels import to_float
 from .quantizers import Quantized
 from .tokenizers import Tokenizer
@@ -75,13 +75,13 @@ class Reconstruct(nn.Module):
         else:
             z = self.tok.latents(x)
             q = Quantized(z, None, none) if step<self.warm else self.tok.quantizer(z)
-        return x,self.tok.paint(q.z_q).float(),none if self.frozen else q.loss
+        return x,self.tok.decode_latents(q.z_q).float(),none if self.frozen else q.loss
 
     def forward(self, batch, step):
         perceptual,disc,_ = self._outside
         x,x_hat,q_loss = self.reconstruct(batch, step)
         self.seen = (x, x_hat.detach())
-        logs = dict(l1=F.l1_loss(x_hat, x), mse=F.mse_loss(x_hat, x))
+        logs = dict(l1=l1_loss(x_hat, x), mse=mse_loss(x_hat, x))
         rec = self.l1*logs['l1'] + self.mse*logs['mse']
         if perceptual is not None:
             with torch.autocast(x.device.type, enabled=False): logs['perceptual'] = perceptual(x_hat, x)

@@ -31,7 +31,7 @@ def images_of(
     return train,held
 
 def run_device()->torch.device:
-    "Where this process encodes, paints and samples: its GPU, or the CPU."
+    "Where this process encodes, decodes and samples: its GPU, or the CPU."
     return torch.device('cuda', local_rank()) if torch.cuda.is_available() else torch.device('cpu')
 
 # %% ../nbs/42_runners.ipynb #e5557235
@@ -40,8 +40,8 @@ def train_pixels(
     tok:Tokenizer,      # trained in place
     train:ImageSet,     # images to train on
     held:ImageSet,      # images to look at
-    tokens:Tensor=None, # (N, h, w) the training images' tokens: train only what paints them
-    frozen:bool=False,  # train only what paints, but encode every batch
+    tokens:Tensor=None, # (N, h, w) the training images' tokens: train only what turns them into pixels
+    frozen:bool=False,  # train only the pixel decoder, but encode every batch
 )->tuple[Tokenizer,dict]: # the trained tokenizer (with averaged weights where the run asks for them), what `fit` tells
     "Train on pixels, continuing from the run's checkpoint; of several processes, only the first returns."
     x = next(sequential(held, run.image_size, 6)).u8

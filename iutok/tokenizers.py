@@ -140,7 +140,7 @@ class Tokenizer(nn.Module):
         "Encode and quantise, with gradients (straight-through)."
         return self.quantizer(self.latents(x))
 
-    def paint(self,
+    def decode_latents(self,
         z_q:Tensor, # (B, D, h, w)
     )->Tensor:      # (B, 3, S, S) in about [-1, 1]
         "Decode quantised latents to pixels, with gradients; a ValueError when there is no pixel decoder."
@@ -152,7 +152,7 @@ class Tokenizer(nn.Module):
 
     def forward(self, x): # (B, 3, S, S) in [-1, 1] -> (x_hat, Quantized)
         q = self.quantize(x)
-        return self.paint(q.z_q),q
+        return self.decode_latents(q.z_q),q
 
     @torch.no_grad()
     def encode(self,
@@ -169,7 +169,7 @@ class Tokenizer(nn.Module):
     def decode(self,
         idx:Tensor,        # (B, h, w) int code indices in [0, K)
         batch_size:int=256,# grids at a time
-        clamp:bool=True,   # False: keep what lies a little outside, for a distance that looks at what was painted
+        clamp:bool=True,   # False: keep what lies a little outside, for a distance that compares what was decoded
     )->Tensor:             # (B, 3, S, S) float in [0, 1]
         """Token grids to images.
         Raises ValueError for another shape, ids out of range, and where there is no pixel decoder."""
@@ -177,7 +177,7 @@ class Tokenizer(nn.Module):
         if idx.is_floating_point() or idx.dtype==torch.bool:
             raise ValueError(f'Token grids hold whole numbers, got {idx.dtype}.')
         if idx.ndim!=3: raise ValueError(f'Token grids are (B, h, w), got {tuple(idx.shape)}.')
-        x = torch.cat([self.paint(self.quantizer.decode(b.to(self.device).long())).float().cpu()/2+.5
+        x = torch.cat([self.decode_latents(self.quantizer.decode(b.to(self.device).long())).float().cpu()/2+.5
                        for b in idx.split(batch_size)])
         return x.clamp(0, 1) if clamp else x
 

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['seed_everything', 'warmup_cosine', 'constant', 'Phase', 'decay_groups', 'Objective', 'averaged', 'save_checkpoint',
-           'load_checkpoint', 'Curves', 'loader', 'Progress', 'fit']
+           'load_checkpoint', 'Curves', 'Progress', 'fit']
 
 # %% ../nbs/09_training.ipynb #917a0834
 import csv,math,random,sys,time,warnings
-from collections.abc import Callable,Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np, torch
 from torch import Tensor,nn
 from torch.optim.swa_utils import AveragedModel
 from .checks import check_count,check_range,check_seed
+from .data import loader
 from .files import atomic,save_json
 from .precision import arithmetic,autocast
 from .viz import plot_curves,save_png
@@ -221,23 +222,6 @@ class Curves:
             save_png(self.path.with_suffix('.png'), figure)
             self.drawn = time.time()
 
-# %% ../nbs/09_training.ipynb #2032752f
-def loader(
-    batches,         # batches[step] -> batch
-    start:int,       # first step
-    stop:int,        # one past the last
-    workers:int=0,   # processes that prepare batches; 0: this one
-)->Iterator:
-    "Batches `start` to `stop-1`, the same ones with any number of workers; torch's own random numbers are left alone."
-    for k,v in dict(start=start, stop=stop, workers=workers).items(): check_count(k, v, 0)
-    if not workers: return (batches[s] for s in range(start, stop))
-    return iter(torch.utils.data.DataLoader(_Steps(batches), batch_size=None, sampler=range(start, stop),
-                                            num_workers=workers, generator=torch.Generator()))
-
-class _Steps(torch.utils.data.Dataset):
-    def __init__(self, batches): self.batches = batches
-    def __getitem__(self, s): return self.batches[s]
-
 # %% ../nbs/09_training.ipynb #2239146e
 # -> numbers to log; FloatingPointError unless loss and gradient are finite
 def _step(p, call, batch, step, precision, clip, acc):
@@ -295,15 +279,16 @@ class Progress:
     def tell(self,
         done:int,    # steps done
         images:int,  # that the last one took, of all processes
-        loss:Tensor, # () of the first phase
+        loss:Tensor|None, # () of the first phase that acts; None: none does yet
     ):
         "Count a step, and tell at most every two seconds."
         self.seen += images
         last,spent = done==self.until,self.seconds
         if not self.main or not (time.time()-self.told>2 or last): return
         left = round((self.steps-done)*spent/(done-self.start))
-        now = dict(step=done, steps=self.steps, loss=float(loss), images_per_s=self.images_per_s, eta=left)
-        line = f"loss {now['loss']:.4f}, {self.images_per_s:.0f} images/s"
+        loss = None if loss is None else float(loss)
+        now = dict(step=done, steps=self.steps, loss=loss, images_per_s=self.images_per_s, eta=left)
+        line = f'{self.images_per_s:.0f} images/s' if loss is None else f'loss {loss:.4f}, {self.images_per_s:.0f} images/s'
         if self.watched and (self.bar or spent>5 and not last): self.draw(done-self.start, line)
         elif self.told and spent//60>(self.told-self.began)//60:
             print(f'step {done} of {self.steps}, {line}, {left} s left', flush=True)
@@ -373,12 +358,12 @@ def fit(
     log_every,save_every = log_every or max(20, steps//2000),save_every or max(200, steps//100)
     look_every,until = look_every or save_every,min(steps, stop_after or steps)
     acc,folder = _accelerator(),Path(folder)
+    precision = arithmetic(precision, acc.device)
     seed_everything(seed, acc.process_index)
     folder.mkdir(parents=True, exist_ok=True)
     calls,first = _prepared(phases, acc),next(iter(phases.values()))
     avg = averaged(first.module, ema) if ema else None
     checkpoint = folder/'checkpoint.pt'
-    precision = arithmetic(precision, acc.device)
     start,before,points,precision = _resume(checkpoint, phases, run_id, avg, precision, acc)
     curves = Curves(folder/'curves.csv', mean=lambda v: acc.reduce(v, 'mean'), **points)
     progress,saved = Progress(folder, start, until, steps, acc.is_main_process),start

@@ -112,7 +112,7 @@ def conv_ours(tok, x, theirs):
     what comes after the codes starts from their codes, so that one tie does not hide the rest."""
     q = tok.quantizer
     z = tok.latents(x)
-    return dict(z=z, idx=q(z).idx, x_hat=tok.paint(q.decode(theirs['idx'])),
+    return dict(z=z, idx=q(z).idx, x_hat=tok.decode_latents(q.decode(theirs['idx'])),
                 logits=tok.discriminator(theirs['x_hat'])),margin(z, q.codebook, q.cosine
                                                                   or getattr(q, 'sphere', False))
 

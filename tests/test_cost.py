@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest,torch
 from hypothesis import given,strategies as st
 from torch import nn
-from iutok import cost,runners
+from iutok import budget,cost
 from iutok.cost import Cost,StepCost,count,fake,flops,measured_rate
 from iutok.recipes import RECIPES,build,student_tokenizer
 from iutok.teachers import load_teacher
@@ -24,19 +24,19 @@ def test_cost_is_that_of_the_layers(monkeypatch):
     few = dict(width=32, mults=[1, 1, 2], n_res=1, image_size=64, n_codes=512, perceptual='none')
     tok,work = build('vqgan-8192-dd2', **few),[]
     hooks = [m.register_forward_hook(lambda m,i,o: work.append(2*o.numel()*m.weight[0].numel())) for m in tok.modules() if isinstance(m, nn.Conv2d)] # operations from the shapes that arrive
-    with torch.no_grad(): tok.eval().paint(tok.latents(torch.zeros(1, 3, 64, 64)))
+    with torch.no_grad(): tok.eval().decode_latents(tok.latents(torch.zeros(1, 3, 64, 64)))
     for h in hooks: h.remove()
     attention = 5*2*2*256**2*64 # five layers on 256 positions of 64 channels, two products each
-    monkeypatch.setattr(runners, 'measured_rate', lambda *a: 1e12)
+    monkeypatch.setattr(budget, 'measured_rate', lambda *a: 1e12)
     run,before = SimpleNamespace(**RECIPES['vqgan-8192-dd2'] | few),torch.get_rng_state()
-    c = runners.pixel_cost(run, tok)
+    c = budget.pixel_cost(run, tok)
     assert torch.equal(torch.get_rng_state(), before)             # a run draws what it would have drawn without
     assert c.forward==sum(work)+attention+2*256*512*256           # and the search
     assert c.parameters['discriminator']==663_361 and c.parameters['encoder']==count(tok.encoder)
     judged = flops(lambda: tok.discriminator(torch.zeros(1, 3, 64, 64)))
     assert 2*sum(work)+7*judged<c.step.flops<3*(sum(work)+attention)+2*256*512*256+11*judged and c.hours==pytest.approx(c.step.flops*96*260_000/1e12/3600)
-    painted = runners.pixel_cost(run, tok, frozen=True, tokens=True)
-    assert painted.step.flops<c.step.flops<3*painted.step.flops and painted.step.activations<c.step.activations
+    decoder_cost = budget.pixel_cost(run, tok, frozen=True, tokens=True)
+    assert decoder_cost.step.flops<c.step.flops<3*decoder_cost.step.flops and decoder_cost.step.activations<c.step.activations
 
 def vit_work(n, width, depth, into, out=0): # -> products with weights, those of attention, those of the patch embedding, of n tokens and the class token
     embed,length = 2*n*into*width,n+1
@@ -50,10 +50,10 @@ def teacher(): return load_teacher('timm:vit_tiny_patch16_224', pretrained=False
 @pytest.mark.parametrize('precision', ['bf16', 'fp32'])
 def test_cost_of_vqkd_is_that_of_its_products(monkeypatch, teacher, precision):
     asked = []
-    monkeypatch.setattr(runners, 'measured_rate', lambda *a: asked.append(a) or 1e12)
+    monkeypatch.setattr(budget, 'measured_rate', lambda *a: asked.append(a) or 1e12)
     run = SimpleNamespace(**RECIPES['vqkd-clip-8192'] | STUDENT | dict(precision=precision))
     tok,before = student_tokenizer(run, 192),torch.get_rng_state()
-    c,kept = (runners.distil_cost(run, tok, teacher, cached) for cached in (False, True))
+    c,kept = (budget.distil_cost(run, tok, teacher, cached) for cached in (False, True))
     assert torch.equal(torch.get_rng_state(), before)
     lines,attention,embed = (a+b for a,b in zip(vit_work(64, 48, 2, 3*8*8, 16), vit_work(64, 48, 1, 16, 192)))
     search,image = 2*64*128*16,vit_work(64, 48, 2, 3*8*8)[2]
@@ -66,14 +66,14 @@ def test_cost_of_vqkd_is_that_of_its_products(monkeypatch, teacher, precision):
     assert c.hours==pytest.approx(c.step.flops*12*700/1e12/3600) and asked[0][1:]==((12, 65, 48), precision)
 
 def test_vqkd_of_a_convolutional_teacher(monkeypatch): # at a size of its own, whose map is not the student's
-    monkeypatch.setattr(runners, 'measured_rate', lambda *a: 1e12)
+    monkeypatch.setattr(budget, 'measured_rate', lambda *a: 1e12)
     run = SimpleNamespace(**RECIPES['vqkd-clip-8192'] | STUDENT)
     t = load_teacher('effnet', pretrained=False, size=96)
     work = []
     hooks = [m.register_forward_hook(lambda m,i,o: work.append(2*o.numel()*m.weight[0].numel())) for m in t.modules() if isinstance(m, nn.Conv2d)]
     t(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
     for h in hooks: h.remove()
-    c,kept = (runners.distil_cost(run, student_tokenizer(run, 112), t, cached) for cached in (False, True))
+    c,kept = (budget.distil_cost(run, student_tokenizer(run, 112), t, cached) for cached in (False, True))
     assert c.step.flops-kept.step.flops==sum(work)
 
 # ---- hours

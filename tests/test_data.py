@@ -171,7 +171,7 @@ def test_every_rank_takes_its_part(train):
 def test_resume_in_another_process_gives_the_same_batches(train, tmp_path):
     b = Batches(train.take(40), 32, 16, 'default', seed=5)
     code = ("import sys, torch; from iutok.data import *; b = Batches(load_images().take(40), 32, 16, 'default', "
-            "seed=5);" "torch.save([tuple(x) for x in b.loader(3, 6, workers=2)], sys.argv[1])")
+            "seed=5);" "torch.save([tuple(x) for x in loader(b, 3, 6, workers=2)], sys.argv[1])")
     subprocess.run([sys.executable, '-c', code, tmp_path/'b.pt'], check=True, cwd=Path(__file__).parents[1])
     for t, x in zip(range(3, 6), torch.load(tmp_path/'b.pt', weights_only=True)): assert same(x, b[t])
 
@@ -179,7 +179,7 @@ def test_batches_use_no_shared_random_numbers(train):
     b = Batches(train.take(40), 32, 16, 'strong')
     torch.manual_seed(0); np.random.seed(0)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    x = [y.u8 for y in b.loader(0, 3)]
+    x = [y.u8 for y in loader(b, 0, 3)]
     assert torch.equal(torch.get_rng_state(), before[0]) and (np.random.get_state()[1] == before[1]).all()
     torch.manual_seed(1)
     assert torch.equal(x[1], b[1].u8) and not torch.equal(x[1], b[2].u8)
@@ -231,7 +231,7 @@ def test_folder_reads_pictures_as_they_are(shop):
     i = s.files.index('coat/coat4.png') if 'coat/coat4.png' in s.files else 0
     with Image.open(shop/s.files[i]) as img: assert torch.equal(s.uint8(i, 20), square(img.convert('RGB'), 20))
     b = Batches(s, 20, 6, 'strong', seed=1)
-    assert b[0].u8.shape == (6, 3, 20, 20) and same(b[2], next(b.loader(2, 3, workers=1)))
+    assert b[0].u8.shape == (6, 3, 20, 20) and same(b[2], next(loader(b, 2, 3, workers=1)))
     assert s.take(5).labels.tolist() == [0, 1, 2, 0, 1]
 
 def odd_files(c):

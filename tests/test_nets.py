@@ -3,7 +3,7 @@ import json
 import pytest,torch
 import torch.nn.functional as F
 from torch import nn
-from iutok.nets.conv import Attention,ConvDecoder,ConvEncoder,Downsample,Upsample,group_norm
+from iutok.nets.conv import AttnBlock,ConvDecoder,ConvEncoder,Downsample,Upsample,group_norm
 from iutok.nets.vit import SelfAttention,ViT,resize_positions,unpatchify
 
 def count(net): return sum(p.numel() for p in net.parameters())
@@ -58,14 +58,14 @@ def test_group_norm_keeps_four_channels_in_a_group(width):
     if width>=128: assert g.num_groups==32
 
 def test_attention_is_torch_multihead_attention():
-    ours,theirs = Attention(32),nn.MultiheadAttention(32, 1, batch_first=True)
+    ours,theirs = AttnBlock(32),nn.MultiheadAttention(32, 1, batch_first=True)
     theirs.in_proj_weight.data,theirs.in_proj_bias.data = ours.qkv.weight.data.flatten(1),torch.randn(96)
     theirs.out_proj.weight.data,theirs.out_proj.bias.data = ours.proj.weight.data.flatten(1),torch.randn(32)
     ours.qkv.bias.data,ours.proj.bias.data = theirs.in_proj_bias.data,theirs.out_proj.bias.data
     x = torch.randn(2, 32, 3, 5)
     tokens = ours.norm(x).flatten(2).transpose(1, 2)
     close(ours(x), x+theirs(tokens, tokens, tokens)[0].transpose(1, 2).view_as(x))
-    a = Attention(64)  # and it starts the way that module starts
+    a = AttnBlock(64)  # and it starts the way that module starts
     assert a.qkv.weight.abs().max() <= (6/(64+192))**.5 and a.qkv.weight.std() > .55*(
         6/(64+192))**.5 and a.qkv.bias.abs().max()==0
 

@@ -192,7 +192,7 @@ def test_orders_differ_by_the_generators_step(batches, tmp_path):
     for a,b in zip(reuse[2], repeat[2]): assert torch.equal(a, b)
     assert max((a-b).abs().max() for a,b in zip(reuse[3], repeat[3]))>1e-4     # the discriminator judged another image
 
-def test_repeat_judges_what_the_updated_generator_paints(batches):
+def test_repeat_judges_what_the_updated_generator_draws(batches):
     tok,disc = tokenizer(),PatchGAN(1, 8).eval()
     g = Reconstruct(tok, disc=disc)
     opt = torch.optim.SGD(g.trainable, .1)
@@ -213,7 +213,7 @@ def test_repeat_runs_cvqs_average_twice(batches, tmp_path):
         tok,*_ = one_step(batches, tmp_path/str(repeat), repeat, lr=1e-3, quantizer=CVQ(16, 4), steps=3)
         # shares sum to 1, so their average sums to 1-decay^n
         close(tok.quantizer.share.sum(), torch.tensor(1-.99**(3*times)))
-        assert tok.quantizer.step==3*times
+        assert tok.quantizer.steps==3*times
 
 def test_repeat_leaves_a_frozen_tokenizer_alone(batches, tmp_path):
     tok,disc = tokenizer(CVQ(16, 4)),PatchGAN(1, 8)

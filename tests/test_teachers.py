@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 from iutok import teachers as T
-from iutok.teachers import MINI,TEACHERS,Exact,FrozenTeacher,Teacher,cached_features,effnet,fold_norms,load_teacher,teachers
+from iutok.checks import SHIPPED_TEACHERS
+from iutok.teachers import TEACHERS,Exact,FrozenTeacher,Teacher,cached_features,effnet,fold_norms,load_teacher,teachers
 from iutok.text import load_text_tower
 
 timm = pytest.importorskip('timm')
@@ -257,7 +258,7 @@ def mini_file(path, config=CONFIG, info=INFO):
     return net
 
 def test_mini_teachers(tmp_path, monkeypatch):
-    monkeypatch.setattr(T, '_mini_file', lambda name: tmp_path/f'{name}.safetensors')
+    monkeypatch.setattr(T, 'teacher_file', lambda name: tmp_path/f'{name}.safetensors')
     net = mini_file(tmp_path/'clip.safetensors')
     t,u8 = load_teacher('clip', fast=False),pixels(32, 32)
     x = normalised(u8, t.info)
@@ -271,7 +272,7 @@ def test_mini_teachers(tmp_path, monkeypatch):
     mini_file(tmp_path/'dino.safetensors', CONFIG | dict(num_classes=0))
     d = load_teacher('dino', fast=False)
     assert d.info.dim==48 and d.info.head==0 and d.info.hash!=t.info.hash
-    assert list(teachers('mini'))==[n for n in TEACHERS if n not in MINI]+['clip', 'dino']
+    assert list(teachers('mini'))==[n for n in TEACHERS if n not in SHIPPED_TEACHERS]+['clip', 'dino']
     with pytest.raises(ValueError, match='mini.*has no file .*mae.safetensors: train it .*train_teacher.*timm:vit_base_patch16_224.mae'): load_teacher('mae')
     with pytest.raises(ValueError, match="no projection; leave project None. Published teachers with one: clip, openclip_L_14"): load_teacher('dino', project=True)
     assert load_teacher('vit', weights=tmp_path/'clip.safetensors').info.dim==24 # a file of one's own

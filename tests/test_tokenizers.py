@@ -13,17 +13,17 @@ RUN = SimpleNamespace(width=8, mults=[1, 1, 2], n_res=1, latent=8, attention=Tru
                       student_width=32, student_depth=1, student_heads=2, feature_depth=1, lookup='after', n_codes=24,
                       dim=6, seed=0)
 
-def painted(tok): # with a pixel decoder
+def with_pixels(tok): # with a pixel decoder
     tok.decoder,tok.pre_decode = conv_decoder(RUN),Connector([tok.quantizer.dim, RUN.latent])
     return tok
 
 def cluster():
     enc = TeacherEncoder('effnet', size=128)
-    return painted(cluster_teacher(enc, torch.randn(500, 112), 24, 32, iters=2))
+    return with_pixels(cluster_teacher(enc, torch.randn(500, 112), 24, 32, iters=2))
 
 TOKENIZERS = dict(vqgan=lambda: conv_tokenizer(RUN, VQ(24, 6)),
                   fsq=lambda: conv_tokenizer(RUN, FSQ([4, 3, 2]), convs=2),
-                  vqkd=lambda: painted(student_tokenizer(RUN, 112)), cluster=cluster)
+                  vqkd=lambda: with_pixels(student_tokenizer(RUN, 112)), cluster=cluster)
 
 @pytest.fixture(params=TOKENIZERS, scope='module')
 def tok(request):

@@ -82,7 +82,7 @@ class ViT(nn.Module):
         depth:int=12,        # number of blocks
         heads:int=12,        # attention heads
         out_channels:int=32, # D, C_t or 3, depending on the role
-        out_patch:int=1,     # pixels per side that each token paints; 16 for the pixel decoder
+        out_patch:int=1,     # pixels per side of a token's patch; 16 for the pixel decoder
         mlp_ratio:float=4):  # hidden width of the MLPs over C
         super().__init__()
         if width%heads: raise ValueError(f'width {width} is not a multiple of heads {heads}')

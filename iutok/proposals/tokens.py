@@ -10,11 +10,10 @@ import hashlib, json, os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable,Iterable
-import numpy as np
 import torch
 from fastcore.basics import store_attr
 from torch import Tensor
-from ..data import ImageSet,sequential
+from ..data import ImageSet,sequential,step_indices
 from ..files import cached,fingerprint
 from ..tokenizers import Tokenizer
 
@@ -157,13 +156,7 @@ class TokenBatches:
         if batch_size<1 or batch_size%world:
             raise ValueError(f'batch_size {batch_size} must be positive and divide evenly over {world} processes.')
         if not 0<=rank<world: raise ValueError(f'rank {rank} must lie in [0, {world}).')
-        self.tokens,self.labels,self.perms = tokens.flatten(1),labels,{}
-
-    def perm(self, epoch): # (N,) the permutation of one epoch; the last two are remembered
-        if epoch not in self.perms:
-            new = torch.from_numpy(np.random.default_rng([self.seed, epoch]).permutation(len(self.tokens)))
-            self.perms = {**dict(list(self.perms.items())[-1:]), epoch:new}
-        return self.perms[epoch]
+        self.tokens,self.labels = tokens.flatten(1),labels
 
     def order(self,
         step:int, # number of the step, from 0
@@ -171,8 +164,7 @@ class TokenBatches:
     )->Tensor:    # (batch_size/world,) int64 which images are read
         "Which images step number `step` reads. Raises IndexError for a negative step."
         if step<0: raise IndexError(f'Steps are counted from 0, not {step}.')
-        n,at = len(self.tokens),torch.arange(step*self.batch_size, (step+1)*self.batch_size)
-        idx = torch.cat([self.perm(e)[at[at//n==e]%n] for e in range(int(at[0])//n, int(at[-1])//n+1)])
+        idx = torch.from_numpy(step_indices(len(self.tokens), step, self.batch_size, self.seed))
         return idx if whole else idx[self.rank::self.world]
 
     def __getitem__(self, step): # -> tokens (b, L) int64, labels (b,) int64

@@ -164,7 +164,7 @@ class Quantizer(nn.Module):
 # %% ../../nbs/20_quantizers.base.ipynb #7e500650
 def group_size()->int: # 1 without torch.distributed
     "Number of processes in torch.distributed's group, which sums and gathers go over."
-    return dist.get_group_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 def all_sum(
     *xs:Tensor,     # tensors of the same shapes on every rank

@@ -161,13 +161,13 @@ class HealthMeter:
     def result(self,
         codebook:Tensor=None, # (K, D) code vectors, to look for duplicates
         warn:bool=True,       # also raise the sentences as Python warnings
+        joint:bool=True,      # over all ranks, all of which have to ask; False: this one alone
     )->Health:
         "The report: counts, dead codes and positions over all ranks, ages on this one."
-        c,age = self.counts.clone(),self.age.clone()
-        all_sum(c)
-        pos = None if self.positions is None else all_sum(self.positions.clone())[0]
+        age = self.age.clone()
         hit = (self.counts>0).long() if self.batches<=self.dead_after else (age<self.dead_after).long()
-        all_sum(hit)
+        c,pos = self.counts.clone(),None if self.positions is None else self.positions.clone()
+        if joint: all_sum(*[x for x in (c, hit, pos) if x is not None])
         h = entropy(c).item()
         used,perplexity = (c>0).double().mean().item(),entropy(c).exp().item()
         stuck = None if pos is None else entropy(pos)
@@ -187,19 +187,13 @@ def duplicates(
     return len(e)-len((e/step).round().unique(dim=0))
 
 def codebook_health(
-    idx:Tensor,           # (B, H, W) ids of a pass, (...) ids, or (K,) float counts when `is_counts`
+    idx:Tensor,           # (B, H, W) ids of a pass, or (...) ids
     n_codes:int,          # K
     codebook:Tensor=None, # (K, D) code vectors, to look for duplicates
-    is_counts:bool=False, # `idx` holds how often each code was chosen
     warn:bool=True,       # raise the sentences as Python warnings
+    joint:bool=True,      # over all ranks, all of which have to ask; False: this one alone
 )->Health:
     "Usage, entropy, perplexity, dead and duplicate codes, entropy by position; and what to do about it."
     m = HealthMeter(n_codes)
-    if is_counts:
-        if idx.shape!=(n_codes,):
-            raise ValueError(f'counts have shape {tuple(idx.shape)}, but ({n_codes},) is needed: one count per code.')
-        if not ((idx>=0) & (idx<torch.inf)).all(): raise ValueError('counts must be finite and not negative.')
-        m.counts,m.age = idx.long().cpu(),(idx.cpu()==0).long()
-    else:
-        for part in idx.split(max(1, len(idx)//100)) if idx.ndim==3 else [idx]: m.update(part)
-    return m.result(codebook, warn)
+    for part in idx.split(max(1, len(idx)//100)) if idx.ndim==3 else [idx]: m.update(part)
+    return m.result(codebook, warn, joint)
