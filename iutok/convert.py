@@ -34,6 +34,7 @@ _HARMLESS = ('pytorch_lightning.', 'lightning.', 'lightning_fabric.', 'omegaconf
              *(f'builtins.{t}' for t in ('dict', 'list', 'tuple', 'int', 'float', 'str', 'bool')))
 _REFUSED = re.compile(r'GLOBAL (\S+) (?:was not an allowed|whose module)') # how torch names the class it met
 
+# %% ../nbs/44_convert.ipynb #438ee5e4
 def read_checkpoint(
     path:str|Path, # a .safetensors file, or a .ckpt, .pt, .pth or .bin that torch wrote
 )->dict:           # what the file holds, on the CPU
@@ -160,6 +161,7 @@ def _conv(p, last):
 
 PUBLISHED_HEADS = {768:12, 1024:16} # width -> heads of the files there are
 
+# %% ../nbs/44_convert.ipynb #68c580ff
 def _vit(p, heads=None):
     width,c_in,patch,_ = p['patch_embed.weight'].shape
     heads = heads or PUBLISHED_HEADS.get(width)
@@ -196,6 +198,7 @@ def architecture(
             raise ValueError(f'these weights are incomplete: {name} lacks {e}') from None
     return out
 
+# %% ../nbs/44_convert.ipynb #b0ee9640
 def build_part(
     config:dict, # one value of `architecture`
 )->nn.Module:    # the network, with fresh weights
@@ -235,6 +238,7 @@ def _bare(state): # names as the network itself has them, whatever it was wrappe
     # averages beside the weights; a buffer for pictures
     return {k:v for k,v in state.items() if not k.startswith('model_ema.') and k!='colorize'}
 
+# %% ../nbs/44_convert.ipynb #57af98e1
 def _to_ours(state, rules, drop): # rename everything; ValueError for a name without a rule
     state = fuse_qkv({k:v for k,v in state.items() if not k.startswith(tuple(drop))})
     state = {k.replace('.nin_shortcut.', '.shortcut.').replace('.proj_out.', '.proj.'):v for k,v in state.items()}
@@ -245,6 +249,7 @@ def _to_ours(state, rules, drop): # rename everything; ValueError for a name wit
                          f'{", ".join(lost[:3])}{", ..." if len(lost)>3 else ""}')
     return {names[k]:v for k,v in state.items()}
 
+# %% ../nbs/44_convert.ipynb #fa60013e
 # tensors under our names -> a filled Tokenizer, in eval mode
 def _tokenizer(state, rules, need, quantizer, image_size=None, heads=None, **about):
     absent = [n for n in need if not any(k.startswith(n+'.') for k in state)]
@@ -271,6 +276,7 @@ def _whole(tok): # state dict with the discriminator's tensors
     d = tok.discriminator
     return tok.state_dict() | ({} if d is None else {f'discriminator.{k}':v for k,v in d.state_dict().items()})
 
+# %% ../nbs/44_convert.ipynb #1c5971ff
 def _to_theirs(tok, rules, kinds, keep=('codebook',), **switches): # a Tokenizer's tensors under their names
     q = tok.quantizer
     if q.kind not in kinds or any(bool(getattr(q, k, v))!=v for k,v in switches.items()):
@@ -293,6 +299,7 @@ def _conv_leaves(state): # our names inside residuals and attention -> the names
     return split_qkv({k.replace('.shortcut.', '.nin_shortcut.').replace('.proj.', '.proj_out.'):v for k,
                       v in state.items()})
 
+# %% ../nbs/44_convert.ipynb #29a5bb20
 _CONV = ('encoder', 'post_encode', 'quantizer', 'pre_decode', 'decoder')
 
 # %% ../nbs/44_convert.ipynb #91725a60
@@ -320,6 +327,7 @@ def from_cvqvae(
     return _tokenizer(state, CVQVAE, _CONV, lambda k,d: CVQ(k, d, cosine=cosine), image_size, kind='cvqvae',
                       source='CVQ-VAE')
 
+# %% ../nbs/44_convert.ipynb #bf460d35
 def to_cvqvae(
     tok:Tokenizer, # convolutional, with CVQ codes
 )->dict:           # state dict of taming's VQModel around CVQ-VAE's quantizer; ValueError for another tokenizer
@@ -340,6 +348,7 @@ def from_llamagen(
     return _tokenizer(state, LLAMAGEN, _CONV, lambda k,d: VQ(k, d, sphere=True), image_size, kind='llamagen',
                       source='LlamaGen')
 
+# %% ../nbs/44_convert.ipynb #734bb30a
 def to_llamagen(
     tok:Tokenizer, # convolutional, with VQ codes on the unit sphere
 )->dict:           # what LlamaGen's VQModel loads, usage buffer empty, and the discriminator's main.*; or ValueError
@@ -374,6 +383,7 @@ def to_beitv2(
             'embedding.embed_avg': e.clone(), 'embedding.initted': torch.ones(1)}
     return {**out, **{f'quantize.{k}':v for k,v in sums.items()}}
 
+# %% ../nbs/44_convert.ipynb #ec455435
 def from_lpips(
     path:str|Path=None, # LPIPS vgg.pth, the package's or taming's; None: the one in the lpips package
 )->list:                # five (C_l,) tensors for `perceptual_vgg`

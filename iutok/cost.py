@@ -79,6 +79,7 @@ class StepCost:
     activations:int  # bytes kept at most at a time
     state:int        # bytes of weights, gradients and Adam's moments; these do not depend on the batch
 
+# %% ../nbs/10_cost.ipynb #a757c599
 def step_cost(
     phases:Callable[[],dict],      # makes the phases of a training; called with fake tensors
     batch:Callable[[int],tuple],   # (b,) -> a batch of b images; called with fake tensors
@@ -127,6 +128,7 @@ def measured_rate(
 
 def _n(v): return f'{v:,.0f}' if v>=100 else f'{v:.2g}'
 
+# %% ../nbs/10_cost.ipynb #410ad3fa
 @dataclass
 class Cost:
     "The table that a runner notebook shows before it trains."

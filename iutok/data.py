@@ -79,6 +79,7 @@ def _idx_file(path):
     raw = gzip.decompress(path.read_bytes())
     return np.frombuffer(raw, np.uint8, offset=4+4*raw[3]).reshape(np.frombuffer(raw, '>i4', raw[3], 4)).copy()
 
+# %% ../nbs/07_data.ipynb #05f0472b
 def _full(split, root, cache):
     "Images and labels of the full Fashion-MNIST."
     files = [DEBIAN/f'{dict(train="train", test="t10k")[split]}-{kind}-ubyte.gz'
@@ -117,6 +118,7 @@ def _verdict(path):
     except ValueError as e: return str(e),digest
     return '',digest
 
+# %% ../nbs/07_data.ipynb #50f58bfe
 def check_files(
     root:Path,  # the folder
     files:list, # files relative to it
@@ -158,6 +160,7 @@ def _text(path): # of a file, without a byte order mark
     try: return path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as e: raise ValueError(f'{shown(str(path))} is not UTF-8: {e}') from None
 
+# %% ../nbs/07_data.ipynb #60a80829
 def _lines(file, folder, known): # file: text of a captions.jsonl
     texts,strange = {},[]
     for n,line in enumerate(_text(file).splitlines(), 1):
@@ -175,6 +178,7 @@ def _lines(file, folder, known): # file: text of a captions.jsonl
         print(f'{shown(str(file))} speaks of {len(strange)} files that are not here; the first is {shown(strange[0])}')
     return texts
 
+# %% ../nbs/07_data.ipynb #257e3057
 def read_captions(
     root:Path,   # the folder
     files:list,  # every file in it, relative to it
@@ -362,6 +366,7 @@ class Batches:
         for s in range(steps): h.update(self.order(s).tobytes())
         return h.hexdigest()[:16]
 
+# %% ../nbs/07_data.ipynb #7eaa4aa3
 def loader(
     batches,         # batches[step] -> batch
     start:int,       # first step
@@ -378,6 +383,7 @@ class _Steps(Dataset):
     def __init__(self, batches): self.batches = batches
     def __getitem__(self, s): return self.batches[s]
 
+# %% ../nbs/07_data.ipynb #1b9e4ab2
 def sequential(
     images:ImageSet,      # what to read
     size:int,             # S, pixels

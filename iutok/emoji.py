@@ -93,6 +93,7 @@ def layout(
     u = _uniform(seed, view)[picture]
     return Layout(.7+.27*u[0], u[1], u[2], bool(mirror and u[3] < .5), list(COLOURS)[int(12*u[4])])
 
+# %% ../nbs/06_emoji.ipynb #385391a4
 def compose(
     rgba:np.ndarray, # (H, H, 4) uint8
     lay:Layout,      # where it goes

@@ -56,6 +56,7 @@ def _plain(o): # numbers that JSON does not know
     if isinstance(o, Path): return o.as_posix()
     raise TypeError(f'{type(o).__name__} cannot be written to JSON')
 
+# %% ../nbs/01_files.ipynb #b26c3bab
 def save_json(
     path:str|Path, # file to write
     obj:Any,       # anything JSON can hold, numpy and torch numbers included
@@ -73,6 +74,7 @@ def load_json(
     except json.JSONDecodeError as e:
         raise ValueError(f'{path} is not valid JSON ({e}); delete it and run again.') from None
 
+# %% ../nbs/01_files.ipynb #adec70e1
 def fingerprint(
     *parts:Any, # JSON-able values, bytes or arrays
 )->str:         # 12 hexadecimal digits
@@ -108,6 +110,7 @@ def stamp(
 
 def _note(path): return path.with_name(f'.{path.name}.sum') # beside a cached file: its stamp and its digest
 
+# %% ../nbs/01_files.ipynb #a8253d87
 def _whole(path):
     """Whether a file holds what was written: True, False, or None where nobody noted it.
     It is read again only where its stamp has moved."""
@@ -120,6 +123,7 @@ def _whole(path):
     except OSError: pass # a folder that can only be read
     return True
 
+# %% ../nbs/01_files.ipynb #88c1eb05
 def cached(
     path:str|Path,               # where the result is kept
     make:Callable[[Path],None],  # writes it; called with a temporary path
@@ -172,6 +176,7 @@ def short_path(
     root = project_root().resolve()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
+# %% ../nbs/01_files.ipynb #c2e6b949
 def find_path(
     path:str|Path, # absolute, or relative to the working directory or to the project
 )->Path:        # the first of the two that exists

@@ -49,6 +49,7 @@ def _clear_colour(img):
     if raw == 'RGB;16B': return tuple(c>>8 for c in clear)
     return clear*{'1':255, 'L;2':85, 'L;4':17}.get(raw, 1)
 
+# %% ../nbs/03_pixels.ipynb #ae2dbc84
 def to_rgb(
     img:Image.Image, # a Pillow image of any mode
 )->Image.Image:      # RGB, upright, transparency laid on white
@@ -104,6 +105,7 @@ def without_notes(
         return b''.join(out)+data[i:]
     return data
 
+# %% ../nbs/03_pixels.ipynb #2563c62c
 def _open(data):
     "A picture not yet decoded, of a size that fits into memory."
     try: return Image.open(io.BytesIO(data))
@@ -118,6 +120,7 @@ def _open(data):
         break
     return img
 
+# %% ../nbs/03_pixels.ipynb #2ab5827e
 def decode(
     data:bytes,     # what a file holds
 )->Image.Image:     # RGB, upright, decoded to the last byte
@@ -147,6 +150,7 @@ TRANSFORMS = {t.name:t for t in [
 ]}
 N_UNIFORM = 23 # uniform numbers that one image needs
 
+# %% ../nbs/03_pixels.ipynb #b5fb9e8e
 def crop_boxes(
     u:np.ndarray, # (b, 23) uniform numbers in [0, 1), one row per image
     h:int,        # height of the images, pixels
@@ -214,6 +218,7 @@ def columns_first()->bool:
     x = Image.fromarray(np.random.default_rng(0).integers(0, 2, (40, 10), np.uint8)*255)
     return x.resize((8, 8), Image.BICUBIC) == x.resize((10, 8), Image.BICUBIC).resize((8, 8), Image.BICUBIC)
 
+# %% ../nbs/03_pixels.ipynb #2338677a
 def resize_boxes(
     x:Tensor,     # (b, C, H, W) uint8 images
     boxes:Tensor, # (b, 4) top, left, height, width; (1, 4) serves all
@@ -237,6 +242,7 @@ def _rgb_of(img, n):
     except Exception as e:
         raise ValueError(f"image {n} cannot be used: {' '.join(str(e).split()) or type(e).__name__}") from None
 
+# %% ../nbs/03_pixels.ipynb #aa53fe2a
 def as_batch(
     images,   # a Pillow image, a list of them, or a (B, 3, H, W) tensor: uint8, or float in [0, 1]
     size:int, # S, pixels

@@ -20,6 +20,7 @@ class Shared(tuple):
     "What a module uses without owning it: not a submodule, not saved, not copied."
     def __deepcopy__(self, memo): return self
 
+# %% ../nbs/36_reconstruction.ipynb #c9a3125a
 class Reconstruct(nn.Module):
     "Phase of encoder, quantizer and decoder: reconstruct the batch's pixels."
     def __init__(self,

@@ -51,6 +51,7 @@ def _portable(v): # absolute paths of the project become relative ones, in lists
     if isinstance(v, list): return [_portable(x) for x in v]
     return short_path(v) if isinstance(v, str) and v.startswith('/') else v
 
+# %% ../nbs/40_runs.ipynb #cd387468
 @dataclass
 class Run:
     "A notebook being executed: its parameters, its folder, and in the end its record."
@@ -110,6 +111,7 @@ class Run:
                          if v is not None)
         return f'**{self.name}** in `{short_path(self.folder)}`\n\n| parameter | value | |\n|---|---|---|\n{rows}'
 
+# %% ../nbs/40_runs.ipynb #2b26c975
 def read_record(
     path:str|Path, # a run's folder, or its record.json
 )->dict:        # the record, with the run's folder under `folder`
@@ -130,6 +132,7 @@ def _assigned(source): # name -> value node, of the assignments of a cell; a cel
     return ({n.target.id:n.value for n in body if isinstance(n, ast.AnnAssign) and named(n.target) and n.value} |
             {n.targets[0].id:n.value for n in body if isinstance(n, ast.Assign) and named(n.targets[0])})
 
+# %% ../nbs/40_runs.ipynb #76eb1a24
 def asked(
     ns:dict, # a notebook's `globals()`
 )->dict:     # name -> value, None where the page leaves it to the recipe
@@ -145,6 +148,7 @@ def asked(
     if given.get('recipe') and 'profile' not in injected: del given['profile']
     return given
 
+# %% ../nbs/40_runs.ipynb #be821c9a
 def start_run(
     notebook:str, # stem of the notebook, e.g. 'train_vqkd'
     ns:dict,      # the notebook's `globals()`

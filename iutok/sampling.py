@@ -26,6 +26,7 @@ def _check_filter(temperature, top_k, top_p):
     check_count('top_k', top_k, 0)
     check_range('top_p', top_p, 0, 1, open_low=True)
 
+# %% ../nbs/60_sampling.ipynb #6696b169
 def filter_logits(
     logits:Tensor,        # (..., K)
     temperature:float=1., # at least 1e-6; below 1 sharpens
@@ -57,6 +58,7 @@ def uniforms(
     check_count('first', first, 0)
     return torch.rand(first+n, length, generator=torch.Generator().manual_seed(seed))[first:]
 
+# %% ../nbs/60_sampling.ipynb #342c78ce
 def draw(
     logits:Tensor, # (B, K), -inf for what must not be drawn
     u:Tensor,      # (B,) uniform in [0, 1)
@@ -142,6 +144,7 @@ def _batches(ar, labels, pick, scale, prefix, batch_size):
     finally: ar.train(was)
     return torch.cat(out).cpu()
 
+# %% ../nbs/60_sampling.ipynb #01aa2e0c
 def sample(
     ar:AR,                # the network; its mode is put back afterwards
     labels:Tensor,        # (B,) class indices; n_classes itself is the null class
@@ -162,6 +165,7 @@ def sample(
     def pick(logits, j, s): return draw(filter_logits(logits, temperature, top_k, top_p), u[s,j])
     return _batches(ar, labels, pick, scale, prefix, batch_size)
 
+# %% ../nbs/60_sampling.ipynb #c0b6107f
 def greedy(
     ar:AR,              # the network
     labels:Tensor,      # (B,) class indices

@@ -29,6 +29,7 @@ def _files(top): # every file below a folder, links followed and dangling ones i
 
 def _folders(top): return sorted(d for d in top.iterdir() if d.is_dir() and d.name[0] != '.')
 
+# %% ../nbs/04_splits.ipynb #aeb37c1d
 def _splits(root): # role -> folder; empty where the folders are classes
     found = {role:[d for d in _folders(root) if d.name.lower() in names] for role,names in ROLES.items()}
     for role,ds in found.items():
@@ -52,6 +53,7 @@ def _splits(root): # role -> folder; empty where the folders are classes
                          'belongs to.')
     return found
 
+# %% ../nbs/04_splits.ipynb #6ccd0b29
 def list_folder(
     root:Path, # a folder of images by class
 )->list:       # (file relative to root, class, 'train' or 'test')
@@ -75,6 +77,7 @@ def list_folder(
     if strange: raise ValueError(f'{test} holds classes that train/ lacks: {", ".join(sorted(strange))}')
     return listed
 
+# %% ../nbs/04_splits.ipynb #36b25d01
 def composed(name:str)->str: # a name as most systems write it: é is one character
     "The composed form of a name."
     return unicodedata.normalize('NFC', name)
@@ -107,6 +110,7 @@ def held_places(
         raise ValueError(f'of {n:,} images {k:,} are to be held out, which takes at least {max(2, 2*k):,}')
     return np.arange(k)*(n//k) if strided else np.arange(n-k, n)
 
+# %% ../nbs/04_splits.ipynb #162969cd
 def list_collection(
     root:Path, # its folder
     name:str,  # a name in COLLECTIONS
@@ -127,6 +131,7 @@ def list_collection(
         listed += [(f, name, 'test' if i in held else 'train') for i,f in enumerate(files)]
     return listed
 
+# %% ../nbs/04_splits.ipynb #b939d03d
 def list_imagenet(
     root:Path, # with train/SYNSET and val/SYNSET
 )->list:       # (file relative to root, synset, 'train' or 'test')

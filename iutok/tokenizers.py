@@ -33,6 +33,7 @@ class Connector(nn.Sequential):
         self.channels = list(channels)
     def config(self): return dict(channels=self.channels)
 
+# %% ../nbs/35_tokenizers.ipynb #eb86240e
 def teacher_side(
     name:str,           # as for `load_teacher`
     grid:int,           # cells per side
@@ -59,6 +60,7 @@ def teacher_side(
     raise ValueError(f"There is no side at which '{name}' gives a map of {grid}x{grid} cells; take another grid, or "
                      "name teacher_size.")
 
+# %% ../nbs/35_tokenizers.ipynb #94225ba4
 class TeacherEncoder(nn.Module):
     """A frozen teacher as the encoder: images (B, 3, H, W) in [-1, 1] to features (B, C, h, w).
     Square images of any size are resized to the teacher's side, others to that of their shorter side. Raises
@@ -100,6 +102,7 @@ def _as(module, x): # in the module's own floating type, whatever the one before
     p = next((p for p in module.parameters() if p.is_floating_point()), None)
     return x if p is None else x.to(p.dtype)
 
+# %% ../nbs/35_tokenizers.ipynb #665f2cc1
 class Tokenizer(nn.Module):
     "Image to codes to image."
     def __init__(self,
@@ -214,6 +217,7 @@ def save(self:Tokenizer,
     save_json(folder/'tokenizer.json', j)
     return j['hash']
 
+# %% ../nbs/35_tokenizers.ipynb #058f7955
 @patch
 def fingerprint(self:Tokenizer,
     encoding_only:bool=False, # only what decides the tokens: encoder, post-encode, quantizer
@@ -238,6 +242,7 @@ def _description(folder): # what the weights' own header says, unless tokenizer.
           'what they are.')
     return header
 
+# %% ../nbs/35_tokenizers.ipynb #24b36955
 @patch(cls_method=True)
 def load(cls:Tokenizer,
     folder:str|Path,       # a finished run, or any folder that `save` wrote

@@ -124,6 +124,7 @@ def _set_rng(s):
     np.random.set_state((n[0], n[1].numpy().astype(np.uint32), *n[2:]))
     if 'cuda' in s and torch.cuda.is_available(): torch.cuda.set_rng_state(s['cuda'].cpu())
 
+# %% ../nbs/09_training.ipynb #32d1c5bc
 def save_checkpoint(
     path:str|Path,         # file to write
     phases:dict[str,Phase],# their modules and optimisers
@@ -142,6 +143,7 @@ def save_checkpoint(
         phases={k:dict(module=p.module.state_dict(), optimizer=p.optimizer.state_dict()) for k,p in phases.items()})
     return atomic(path, lambda p: torch.save(state, p))
 
+# %% ../nbs/09_training.ipynb #589285e7
 def load_checkpoint(
     path:str|Path,         # file to read
     phases:dict[str,Phase],# filled in place
@@ -425,6 +427,7 @@ def _prepared(phases, acc):
         calls[name] = acc.prepare(p.module)
     return calls
 
+# %% ../nbs/09_training.ipynb #f4e5ccd9
 def _count(batch, batches, world): # -> images of all processes
     n = len(batch[0])*world
     if n!=getattr(batches, 'batch_size', n): raise ValueError(

@@ -32,6 +32,7 @@ def to_pixels(
         x = (x.float()*255).round().clamp(0, 255).to(torch.uint8)
     return x.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
 
+# %% ../nbs/08_viz.ipynb #1f03ce99
 def image_grid(
     x:Tensor,      # (B, 3, H, W) uint8, or float in [0, 1], else ValueError
     cols:int=8,    # images per row
@@ -168,6 +169,7 @@ def read_curves(
     with (p/'curves.csv' if p.is_dir() else p).open() as f: rows = list(csv.DictReader(f))
     return {k:[float(r[k]) if r.get(k) else float('nan') for r in rows] for k in (rows[0] if rows else ())}
 
+# %% ../nbs/08_viz.ipynb #78c4bca3
 def plot_curves(
     runs:dict[str,str|Path], # name -> run folder
     columns:list[str],       # which columns of the curves, one panel each

@@ -41,6 +41,7 @@ def _reachable(url): # anything that answers, even with an error page
     except Exception: return False
     return True
 
+# %% ../nbs/11_weights.ipynb #a2f4b37e
 def hub_file(
     repo:str,        # repository on the hub, owner/name
     files:list[str], # names of the file, the preferred one first
@@ -62,6 +63,7 @@ def hub_file(
                      "of " f"{constants.ENDPOINT}/{repo} where there is internet and pass weights=PATH, or fill the "
                            f"cache there with `hf download {repo} {files[0]}`.")
 
+# %% ../nbs/11_weights.ipynb #d18da140
 def torchvision_file(
     weights,  # a member of one of torchvision's weight enums
     who:str,  # whose weights, for the message
@@ -92,6 +94,7 @@ def timm_vit_names(
         return k
     return {new(k):v for k,v in state.items()}
 
+# %% ../nbs/11_weights.ipynb #88776cfc
 def timm_effnet_names(
     state:dict[str,Tensor], # of EfficientNet-Lite0, under the package's names or timm's
 )->dict[str,Tensor]:        # the same tensors

@@ -41,6 +41,7 @@ def softplus_g(
     "The non-saturating generator loss (arXiv:1406.2661, section 3)."
     return F.softplus(-fake.float()).mean()
 
+# %% ../../nbs/34_losses.gan.ipynb #c582dfe2
 GAN_LOSSES = {'hinge': (hinge_d, hinge_g), 'softplus': (softplus_d, softplus_g)} # name: (discriminator, generator)
 
 # %% ../../nbs/34_losses.gan.ipynb #a8aa49be
@@ -129,6 +130,7 @@ def blur(
     x = F.conv2d(F.pad(x, [pad]*4), k, stride=(1, stride), groups=c)
     return F.conv2d(x, k.transpose(2, 3), stride=(stride, 1), groups=c)
 
+# %% ../../nbs/34_losses.gan.ipynb #8f67a378
 class EqualConv(nn.Module):
     "Convolution with equalised learning rate; with `act`, a bias, LeakyReLU(0.2) and a gain of sqrt(2) follow."
     def __init__(self,

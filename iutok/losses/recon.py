@@ -116,6 +116,7 @@ class VGG16(nn.Module):
             if i in (3, 8, 15, 22, 29): maps.append(x)
         return maps
 
+# %% ../../nbs/33_losses.recon.ipynb #9b35c131
 # the named tensors of a .pth or .safetensors file; ValueError when there is no such file or it lacks one
 def _tensors(path, keys, what):
     path = Path(path)

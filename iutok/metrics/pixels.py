@@ -33,6 +33,7 @@ def mse(
     a,b = _unit(x, x_hat)
     return (a-b).square().mean((1, 2, 3))
 
+# %% ../../nbs/72_metrics.pixels.ipynb #0ee995ac
 def psnr(
     x:Tensor,     # (N, 3, H, W) uint8 images
     x_hat:Tensor, # (N, 3, H, W) uint8 reconstructions

@@ -79,6 +79,7 @@ class Downsample(nn.Module):
 
     def forward(self, x): return self.conv(F.pad(x, (0, 1, 0, 1)))
 
+# %% ../../nbs/31_nets.conv.ipynb #15f5df1a
 class Upsample(nn.Module):
     "Double both sides: repeat every pixel, then a 3x3 convolution."
     def __init__(self,
@@ -115,6 +116,7 @@ def _levels(c_in, widths, n_res, attn_at, resample, groups):
     return nn.Sequential(*[Level(ci, co, n_res, i==attn_at, resample(co) if i<last else None, groups)
                            for i,(ci,co) in enumerate(zip([c_in, *widths], widths))])
 
+# %% ../../nbs/31_nets.conv.ipynb #ee046a82
 def _mid(c, refine, groups):
     if not refine: return nn.Identity()
     return nn.Sequential(ResBlock(c, c, groups), AttnBlock(c, groups), ResBlock(c, c, groups))

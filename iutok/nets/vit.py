@@ -30,6 +30,7 @@ class SelfAttention(nn.Module):
         q,k,v = rearrange(F.linear(x, self.qkv.weight, bias), 'b n (t h c) -> t b h n c', t=3, h=self.heads)
         return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), 'b h n c -> b n (h c)'))
 
+# %% ../../nbs/32_nets.vit.ipynb #573a0000
 class Block(nn.Module):
     "Attention then MLP, each normalised first and added to its input."
     def __init__(self,

@@ -98,6 +98,7 @@ class GeluMLP(nn.Module):
     def forward(self, x):
         return F.dropout(self.down(F.gelu(self.up(x), approximate='tanh')), self.dropout, self.training)
 
+# %% ../../nbs/51_proposals.ar.ipynb #27002e4d
 class Layer(nn.Module):
     "One layer: attention over the past, then a transformation of each position."
     def __init__(self,
@@ -272,6 +273,7 @@ def save_ar(
            lambda p: save_file({k:v.detach().cpu().contiguous() for k,v in ar.state_dict().items()}, p))
     return save_json(Path(folder)/'ar.json', dict(format='iutok ar 1', tokenizer=tokenizer, config=ar.config()))
 
+# %% ../../nbs/51_proposals.ar.ipynb #eb5cadb0
 def load_ar(
     folder:str|Path,   # a finished train_ar run
     tok:Tokenizer=None,# the tokenizer whose codes it must predict; None: any
@@ -331,6 +333,7 @@ def load_hf(
         p[:n] = v[:n]
     return ar
 
+# %% ../../nbs/51_proposals.ar.ipynb #60fbdbfa
 def start_from_text(
     ar:AR,      # changed in place
     source:str, # name on the hub, or folder, of a GPT-2 or Llama of the same shape

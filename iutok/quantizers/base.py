@@ -58,6 +58,7 @@ def check_z(
     if not z.detach().sum(dtype=torch.float32).isfinite() and not z.isfinite().all(): raise ValueError(
         f'{kind}: z contains NaN or infinity; lower the learning rate or look for the layer that overflows.')
 
+# %% ../../nbs/20_quantizers.base.ipynb #d60583b7
 def check_idx(
     idx:Tensor,   # (B, H, W) integer ids
     n_codes:int,  # K

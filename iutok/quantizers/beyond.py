@@ -58,6 +58,7 @@ def index_backprop(
         0]
     return F.embedding(idx, codebook)+(soft-soft.detach())
 
+# %% ../../nbs/28_quantizers.beyond.ipynb #0d3d3391
 def score_entropies(
     x:Tensor,              # (N, D) latents
     codebook:Tensor,       # (K, D) codes
@@ -75,6 +76,7 @@ def score_entropies(
     p = sum(total)/len(x)
     return sum(each)/len(x),-(p*p.clamp(min=1e-20).log()).sum()
 
+# %% ../../nbs/28_quantizers.beyond.ipynb #310043f3
 class IBQ(Quantizer):
     "Index backpropagation: the code with the largest product, a gradient to all of them (arXiv:2412.02692)."
     kind,own_gradient = 'ibq',True

@@ -49,6 +49,7 @@ def anchors(
         pick.append((-d-(-noise.log()).log()).argmax(1))  # Gumbel: a draw from softmax(-d)
     return x[torch.cat(pick)]
 
+# %% ../../nbs/26_quantizers.cvq.ipynb #b2d82334
 @torch.library.custom_op('iutok::draw_anchors', mutates_args=())
 def _draw(codebook:Tensor, x:Tensor, how:str, cosine:bool, cache:Tensor, seed:int, step:Tensor)->Tensor:
     return anchors(codebook, x, how, cosine, cache, torch.Generator().manual_seed(seed+int(step))).clone()

@@ -116,6 +116,7 @@ class LFQ(Quantizer):
         loss = self.beta*F.mse_loss(x.float(), codes)+self.entropy*(each-self.gamma*total)
         return codes, ids, loss
 
+# %% ../../nbs/27_quantizers.grid.ipynb #a57320e1
 class BSQ(LFQ):
     "LFQ on the unit sphere: latents are normalised, codes are {-1, 1}^D / sqrt(D) (arXiv:2406.07548)."
     kind = 'bsq'

@@ -36,6 +36,7 @@ def entropy(
     p = c/c.sum(-1, keepdim=True).clamp(min=1e-300)
     return torch.xlogy(p, p).sum(-1).abs()
 
+# %% ../../nbs/29_quantizers.health.ipynb #763a9ece
 def usage(
     idx:Tensor, # (...) integer ids of a whole pass
     K:int,      # codebook size
@@ -124,6 +125,7 @@ def _diagnose(h, n_tokens):
         'check the position embeddings and the padding of the encoder.')
     return out
 
+# %% ../../nbs/29_quantizers.health.ipynb #0ec43e9a
 def _warn(sentence):
     """Warn every time:
     of two warnings from one line, Python would drop the second, but the next run may collapse as well."""
@@ -131,6 +133,7 @@ def _warn(sentence):
     while f.f_back and f.f_globals is globals(): f = f.f_back
     warnings.warn_explicit(sentence, UserWarning, f.f_code.co_filename, f.f_lineno)
 
+# %% ../../nbs/29_quantizers.health.ipynb #f0b0c42b
 class HealthMeter:
     "Collects ids over a pass, batch by batch."
     def __init__(self,
@@ -177,6 +180,7 @@ class HealthMeter:
             for w in out.warnings: _warn(w)
         return out
 
+# %% ../../nbs/29_quantizers.health.ipynb #e502cca6
 def duplicates(
     codebook:Tensor=None, # (K, D) code vectors
 )->int:

@@ -172,6 +172,7 @@ def _assign(chunks, c):
     all_sum(sums)
     return sums[:,:-1],sums[:,-1],ids,d2,float(total)
 
+# %% ../../nbs/23_quantizers.kmeans.ipynb #db92d4c8
 def _nearest(rows, c, cosine):
     "The last pass, exact: this rank's ids, and the joint sum of squared distances."
     ids,total = [],torch.zeros(1, dtype=torch.float64, device=c.device)
@@ -190,6 +191,7 @@ def _reseed(c, lost, d2, take):
     rows = rows[v.argsort(descending=True, stable=True)[:len(lost)]]
     c[lost[:len(rows)]] = rows
 
+# %% ../../nbs/23_quantizers.kmeans.ipynb #7524ff37
 def kmeans(
     x:'Tensor|Iterable',    # (N, D) rows, or a re-iterable of (n, D) pieces in a fixed order (a list, a DataLoader)
     k:int,                  # number of centroids, at most N
@@ -265,6 +267,7 @@ def cluster_means(
     all_sum(sums, counts)
     return torch.where(counts[:,None]>0, sums/counts.clamp(min=1)[:,None]/rows.scale, centroids).to(centroids.dtype)
 
+# %% ../../nbs/23_quantizers.kmeans.ipynb #c331d5e1
 class Fixed(Quantizer):
     "A codebook that is found once (by k-means, say) and never moves: the Cluster tokenizer."
     kind = 'fixed'

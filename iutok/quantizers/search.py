@@ -41,6 +41,7 @@ def lift_z(
     out[:,-1] = 1
     return out
 
+# %% ../../nbs/22_quantizers.search.ipynb #4e1d7641
 def lift_e(
     e:Tensor,   # (n, D) codes
     mid:Tensor, # (D,) new origin
@@ -88,6 +89,7 @@ LIMIT_ROOM = 2**-20  # by which a limit is raised before it is rounded: a float3
 
 def _up(x): return (x*(1+2*BF16_ERROR)).bfloat16() # rounds to no less
 
+# %% ../../nbs/22_quantizers.search.ipynb #eab2884b
 def bound_z(
     z:Tensor,       # (n, D+1) float32 lifted latents
     size:Tensor,    # (n,) their lengths
@@ -106,6 +108,7 @@ def bound_z(
     out[:,-1] = _up(size)
     return out,c.float()*(1+(d+9)*SUM_ERROR)
 
+# %% ../../nbs/22_quantizers.search.ipynb #1d320ad1
 def bound_e(
     e:Tensor, # (n, D+1) float32 lifted codes
 )->Tensor:    # (n, D+4) bfloat16
@@ -139,6 +142,7 @@ def rounding(
     bias = .5*longest.square() if how=='l2' else 0
     return (dim+2)*info.eps*(size*longest+bias)+1e3*info.tiny
 
+# %% ../../nbs/22_quantizers.search.ipynb #d68c7289
 def exact_code(
     z:Tensor,        # (n, D) latents
     codebook:Tensor, # (K, D) codes
@@ -266,6 +270,7 @@ def search(self:Candidates, part:Part):
     one = len(part.tiles)==1
     for r in rows.split(max(1, TILE*torch.get_num_threads()//width) if one else len(rows)): self.sieve(part, r)
 
+# %% ../../nbs/22_quantizers.search.ipynb #5347aa57
 @patch
 def sieve(self:Candidates,
     part:Part,
@@ -318,6 +323,7 @@ def ids(self:Candidates,
     if rows.numel(): out[rows] = exact_code(z[rows], codebook, self.how)
     return out
 
+# %% ../../nbs/22_quantizers.search.ipynb #e304130d
 @patch
 def in_double(self:Candidates, z, e): # (P, D) latents, (P, D) a code for each -> (P,) costs
     z,e = z.double(),e.double()
@@ -375,6 +381,7 @@ def _largest(name, x):
         f'{name} contains NaN or infinity, and nothing is nearest to that; find where it comes from before the search.')
     return most
 
+# %% ../../nbs/22_quantizers.search.ipynb #6f4e430c
 def best_code(
     z:Tensor,        # (N, D) latents
     codebook:Tensor, # (K, D) code vectors
@@ -427,6 +434,7 @@ def nearest_code(
     "Index of the code nearest to each latent. Raises TypeError or ValueError on what cannot be compared."
     return _search(z, codebook, 'cosine' if cosine else 'l2')
 
+# %% ../../nbs/22_quantizers.search.ipynb #167400d6
 def largest_product(
     z:Tensor,        # (N, D) latents
     codebook:Tensor, # (K, D) code vectors

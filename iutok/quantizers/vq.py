@@ -42,6 +42,7 @@ def data_init(
         if cosine and raw: c = cluster_means(x, ids, c)
     codebook[:len(c)] = c.to(codebook.dtype)
 
+# %% ../../nbs/24_quantizers.vq.ipynb #f28fc08b
 class DataInit(Quantizer):
     "A quantizer whose codebook may start from the first training batch, once, even across resumes."
     def __init__(self):
