@@ -51,7 +51,9 @@ def image_grid(
     for i,p in enumerate(px):
         r,c = divmod(i, cols)
         out[r*(h+gap):r*(h+gap)+h, c*(w+gap):c*(w+gap)+w] = p
-    return Image.fromarray(out)
+    grid = Image.fromarray(out)
+    grid._repr_jpeg_ = lambda: None # a page would store the picture a second time, with losses
+    return grid
 
 # %% ../nbs/08_viz.ipynb #b90327d4
 def compare_rows(
