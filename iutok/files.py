@@ -29,7 +29,7 @@ class OtherRank(Exception): "The end of the notebook for a process that is not t
 
 def first_rank_only():
     """After training: the first process goes on to write the results;
-    in the others this raises OtherRank, which `scripts/run.py` takes for success."""
+    in the others this raises OtherRank, which `scripts/run` takes for success."""
     if rank(): raise OtherRank(f'rank {rank()} of {world_size()} has trained; the first one writes the results')
 
 # %% ../nbs/01_files.ipynb #4910dd4d
