@@ -11,7 +11,8 @@ req = lambda key: cfg[key].split()
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'].split(),
     author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license=cfg['license'].upper(),
-    long_description=Path(__file__).with_name('README.md').read_text(encoding='utf8'), long_description_content_type='text/markdown',
+    long_description=Path(__file__).with_name('README.md').read_text(encoding='utf8'),
+        long_description_content_type='text/markdown',
     packages=find_packages(include=['iutok', 'iutok.*']), package_data={'iutok':['assets/*', 'assets/teachers/*']},
     python_requires=f">={cfg['min_python']}", install_requires=req('requirements'),
     extras_require=dict(dev=req('dev_requirements'), bench=req('bench_requirements')),

@@ -290,7 +290,7 @@ class Progress:
         left = round((self.steps-done)*spent/(done-self.start))
         loss = None if loss is None else float(loss)
         now = dict(step=done, steps=self.steps, loss=loss, images_per_s=self.images_per_s, eta=left)
-        line = f'{self.images_per_s:.0f} images/s' if loss is None else f'loss {loss:.4f}, {self.images_per_s:.0f} images/s'
+        line = ('' if loss is None else f'loss {loss:.4f}, ') + f'{self.images_per_s:.0f} images/s'
         if self.watched and (self.bar or spent>5 and not last): self.draw(done-self.start, line)
         elif self.told and spent//60>(self.told-self.began)//60:
             print(f'step {done} of {self.steps}, {line}, {left} s left', flush=True)

@@ -66,3 +66,33 @@ def test_every_link_of_the_readme_leads_somewhere():
     links = re.findall(r'\]\(([^)]*)\)', (ROOT/'README.md').read_text())
     assert len(links)>10
     assert not [l for l in links if '://' not in l and not (ROOT/l).exists()]
+
+def code_lines(): # file -> its lines of code, notebooks by their code cells
+    for page in PAGES:
+        cells = [''.join(c['source']) for c in json.loads(page.read_text())['cells'] if c['cell_type']=='code']
+        yield page, [l for c in cells for l in c.splitlines()]
+    for folder in ('scripts', 'tests'):
+        for f in sorted((ROOT/folder).rglob('*')):
+            if f.is_file() and f.suffix in ('.py', '.sh', ''): yield f, f.read_text().splitlines()
+    yield ROOT/'setup.py', (ROOT/'setup.py').read_text().splitlines()
+
+@pytest.mark.parametrize('file, lines', list(code_lines()), ids=lambda v: v.name if isinstance(v, Path) else '')
+def test_no_line_of_code_is_longer_than_120_characters(file, lines):
+    assert not [l for l in lines if len(l)>120]
+
+CHAPTERS = [p for p in PAGES if re.match(r'\d\d_', p.name)]
+
+@pytest.mark.parametrize('page', CHAPTERS, ids=lambda p: p.stem)
+def test_a_chapter_ends_with_what_to_remember_and_with_exercises(page):
+    last = ''.join(json.loads(page.read_text())['cells'][-1]['source'])
+    head,_,answers = last.partition('<details>')
+    remember,_,exercises = head.partition('## Exercises')
+    assert remember.startswith('## What to remember') and 3<=remember.count('\n- ')<=6
+    asked = re.findall(r'^\d\. ', exercises, flags=re.M)
+    assert 2<=len(asked)<=4 and answers.rstrip().endswith('</details>')
+    assert len(re.findall(r'^\d\. ', answers, flags=re.M))==len(asked)
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+def test_no_picture_is_stored_twice(page):
+    for cell in json.loads(page.read_text())['cells']:
+        for o in cell.get('outputs', []): assert not {'image/png', 'image/jpeg'} <= set(o.get('data', {}))
