@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['TRANSFORM_NAMES', 'MINI_TEACHER_NAMES', 'TEACHER_NAMES', 'SIZE_NAMES', 'DATA_NAMES', 'P', 'PARAMETERS', 'OTHERWISE',
-           'PAPER', 'STRONG', 'F16', 'F8', 'GAN', 'VQGAN_LOSSES', 'LLAMAGEN_LOSSES', 'DD2', 'VQGAN', 'CVQVAE', 'FSQ_',
-           'LLAMAGEN', 'DECODER', 'BIG_VIT', 'BASE_VIT', 'VQKD', 'CLUSTER', 'RECIPES', 'AR', 'SMALL', 'MINI_PIXELS',
-           'MINI', 'FEW', 'SMOKE_PIXELS', 'SMOKE', 'LESS', 'QUICK_PIXELS', 'QUICK', 'PAPER_ROWS', 'TYPES', 'EVERYWHERE',
-           'WITH_DATA', 'PATHS', 'Parameter', 'count', 'choice', 'weight', 'share', 'rate', 'counts', 'adam_betas',
-           'texts', 'teacher_name', 'data_name', 'parameter', 'as_name', 'run_name', 'run_folder', 'rows_of', 'takes',
-           'default_recipe', 'recipe_row', 'check_parameters', 'check_together', 'resolve', 'anchored', 'check_places',
-           'value', 'parse_words']
+           'PAPER', 'STRONG', 'F16', 'F8', 'GAN', 'VQGAN_LOSSES', 'LLAMAGEN_LOSSES', 'DD2', 'PIXELS', 'VQGAN', 'CVQVAE',
+           'FSQ_', 'LLAMAGEN', 'DECODER', 'BIG_VIT', 'BASE_VIT', 'VQKD', 'CLUSTER', 'RECIPES', 'AR', 'SMALL',
+           'MINI_PIXELS', 'MINI', 'FEW', 'SMOKE_PIXELS', 'SMOKE', 'LESS', 'QUICK_PIXELS', 'QUICK', 'PAPER_ROWS',
+           'TYPES', 'EVERYWHERE', 'WITH_DATA', 'PATHS', 'Parameter', 'count', 'choice', 'weight', 'share', 'rate',
+           'counts', 'adam_betas', 'texts', 'teacher_name', 'data_name', 'parameter', 'as_name', 'run_name',
+           'run_folder', 'rows_of', 'takes', 'default_recipe', 'recipe_row', 'check_parameters', 'check_together',
+           'resolve', 'anchored', 'check_places', 'value', 'parse_words']
 
 # %% ../nbs/39_settings.ipynb #f75d692f
 import ast,os,re
@@ -53,7 +53,8 @@ def adam_betas(k, v):
     for x in v: check_range(f'each of {k}', x, 0, 1, open_high=True)
 
 def texts(k, v):
-    if wrong := [x for x in v if not isinstance(x, str)]: raise ValueError(f'{k} is a list of folders, got {wrong[0]!r} in it.')
+    if wrong := [x for x in v if not isinstance(x, str)]:
+        raise ValueError(f'{k} is a list of folders, got {wrong[0]!r} in it.')
 
 def teacher_name(k, v):
     if not re.fullmatch(r'timm:[\w.@/:-]+', v): check_choice(k, v, (*TEACHER_NAMES, 'timm:NAME'))
@@ -72,7 +73,8 @@ PARAMETERS = dict(
     n_held          = P('int', "held-out images of the probe", count()),
     results         = P('str', "set of nbs/results that scripts/collect wrote"),
     shown           = P('list', "which of the ten held-out images to enlarge, one per class", counts(0)),
-    profile         = P('str', "smoke (seconds), quick and mini (minutes, two CPU cores) or paper (GPU nodes)", choice(*PROFILES)),
+    profile         = P('str', "smoke (seconds), quick and mini (minutes, two CPU cores) or paper (GPU nodes)",
+                        choice(*PROFILES)),
     recipe          = P('str', "a row of iutok.settings.RECIPES, taken as it is; None: the profile's own"),
     data            = P('str', "fashion, emoji, fashion_mnist_full, imagenet, laion_aesthetics, sa_med2d, satin or "
                         "folder:PATH", data_name),
@@ -84,7 +86,8 @@ PARAMETERS = dict(
     image_size      = P('int', "S, pixels", count()),
     use_size        = P('int', "pixels the codes are used at afterwards, for the record", count()),
     teacher         = P('str', "name of a teacher or timm:NAME", teacher_name),
-    teacher_size    = P('int', "side of what the teacher sees, pixels; None: the grid times the teacher's patch", count()),
+    teacher_size    = P('int', "side of what the teacher sees, pixels; None: the grid times the teacher's patch",
+                        count()),
     grid            = P('int', "codes per side of an image, where teacher_size is None", count()),
     teacher_weights = P('str', "safetensors file of the teacher, where its hub cannot be reached"),
     project         = P('bool', "take the features after the teacher's projection; None: as the teacher's table says"),
@@ -92,14 +95,17 @@ PARAMETERS = dict(
     dim             = P('int', "D, code dimension", count()),
     levels          = P('list', "levels per channel, K is their product", counts(2)),
     beta            = P('float', "weight of the commitment loss", weight),
-    init            = P('str', "codebook at the start: uniform, or kmeans on the first batch that is quantised", choice('uniform', 'kmeans')),
+    init            = P('str', "codebook at the start: uniform, or kmeans on the first batch that is quantised",
+                        choice('uniform', 'kmeans')),
     sphere          = P('bool', "latents and codes on the unit sphere (LlamaGen)"),
-    anchor          = P('str', "where idle codes go: nearest, multinomial or cached", choice('nearest', 'multinomial', 'cached')),
+    anchor          = P('str', "where idle codes go: nearest, multinomial or cached",
+                        choice('nearest', 'multinomial', 'cached')),
     sync            = P('bool', "one pool of latents over all processes rather than averaged anchors"),
     cosine          = P('bool', "assign by direction rather than by distance"),
     lookup          = P('str', "read the codes 'after' or 'before' their own update", choice('after', 'before')),
     rule            = P('str', "lloyd (k-means) or online (the paper's code)", choice('lloyd', 'online')),
-    vectors         = P('int', "lloyd: feature vectors that are clustered; 0: all, asking the teacher in every iteration", count(0)),
+    vectors         = P('int', "lloyd: feature vectors that are clustered; 0: all, asking the teacher in every "
+                               "iteration", count(0)),
     iters           = P('int', "lloyd: iterations of k-means", count()),
     patch           = P('int', "pixels per side of a patch", count()),
     student_width   = P('int', "channels of the student", count()),
@@ -111,7 +117,8 @@ PARAMETERS = dict(
     n_res           = P('int', "residual blocks per level of the encoder; the decoder has one more", count()),
     latent          = P('int', "channels between body and connectors", count()),
     attention       = P('bool', "attention and refine block at the coarsest level"),
-    body            = P('str', "conv, or vit: a vision transformer that paints a patch per token", choice('conv', 'vit')),
+    body            = P('str', "conv, or vit: a vision transformer that paints a patch per token",
+                        choice('conv', 'vit')),
     vit_grid        = P('int', "side of its position table, in tokens", count()),
     vit_width       = P('int', "its channels", count()),
     vit_depth       = P('int', "its blocks", count()),
@@ -119,8 +126,10 @@ PARAMETERS = dict(
     depth           = P('int', "blocks", count()),
     heads           = P('int', "attention heads", count()),
     drop            = P('float', "share of the patches left out while training", share),
-    size            = P('str', "a name in AR_SIZES: small, large, llama_medium, gpt2_medium, gpt2_xl", choice(*SIZE_NAMES)),
-    text_weights    = P('str', "folder, or name on the hub, of a GPT-2 whose weights the network starts from; None: at random"),
+    size            = P('str', "a name in AR_SIZES: small, large, llama_medium, gpt2_medium, gpt2_xl",
+                        choice(*SIZE_NAMES)),
+    text_weights    = P('str', "folder, or name on the hub, of a GPT-2 whose weights the network starts from; "
+                               "None: at random"),
     drop_label      = P('float', "probability of the null class, for guidance", share),
     transform       = P('str', "none, weak, strong or default", choice(*TRANSFORM_NAMES)),
     steps           = P('int', "optimiser steps", count()),
@@ -148,10 +157,12 @@ PARAMETERS = dict(
     disc_weight     = P('float', "weight of its loss", weight),
     disc_forward    = P('str', "reuse the generator's reconstructions, or repeat the forward pass (the official order)",
                         choice('reuse', 'repeat')),
-    extractor       = P('str', "whose features the distances compare: fashion, inception or another of torch-fidelity's"),
+    extractor       = P('str',
+                        "whose features the distances compare: fashion, inception or another of torch-fidelity's"),
     temperature     = P('float', "of the samples", rate),
     top_k           = P('int', "most likely codes that may be drawn; 0: all", count(0)),
-    top_p           = P('float', "share of the probability that may be drawn", lambda k,v: check_range(k, v, 0, 1, open_low=True)),
+    top_p           = P('float', "share of the probability that may be drawn",
+                        lambda k,v: check_range(k, v, 0, 1, open_low=True)),
     scale           = P('float', "guidance scale; 1: off", weight),
     shift           = P('int', "largest shift in pixels, each way; images are flipped too", count(0)),
     precision       = P('str', "auto (as the machine does best), bf16 (autocast with float32 islands) or fp32",
@@ -166,7 +177,8 @@ OTHERWISE = { # the same name, another meaning
     'train_teacher.project': P('int', "width of the joint space of images and captions; 0: none", count(0)),
     'train_teacher.teacher': P('str', "vit, clip, clip_large, dino or mae", choice(*SHIPPED_TEACHERS)),
     'evaluate.seed':         P('int', "of the probes and of the samples", count(0, 2**32-1)),
-    'train_cvqvae.cosine':   P('bool', "nearest by direction, as the paper's configuration asks, or by position, as it ran"),
+    'train_cvqvae.cosine':   P('bool', "nearest by direction, as the paper's configuration asks, or by position, as "
+                                       "it ran"),
 }
 
 def parameter(
@@ -183,24 +195,36 @@ STRONG = dict(image_size=256, transform='strong')
 F16 = dict(width=128, mults=[1,1,2,2,4], n_res=2, latent=256, attention=True)
 F8 = dict(mults=[1,1,2,4])
 
-GAN = dict(perceptual='vgg', gan_loss='hinge', r1=0., disc='patchgan', disc_depth=3, disc_width=64, disc_forward='reuse', lr_final=1., warmup=0., warm=0., clip=0., ema=0., look_every=500)
-VQGAN_LOSSES    = GAN | dict(l1=1., mse=0., gan=1., gan_gain=.8, gan_start=0.,             disc_weight=1., lr=5.4e-5, disc_lr=4.32e-4, betas=[.5,.9],  batch_size=96,  steps=260_000, workers=5)
-LLAMAGEN_LOSSES = GAN | dict(l1=0., mse=1., gan=.5, gan_gain=0., gan_start=20_000/400_000, disc_weight=.5, lr=1e-4,   disc_lr=1e-4,    betas=[.9,.95], batch_size=128, steps=400_000, workers=10)
+GAN = dict(perceptual='vgg', gan_loss='hinge', r1=0., disc='patchgan', disc_depth=3, disc_width=64,
+           disc_forward='reuse', lr_final=1., warmup=0., warm=0., clip=0., ema=0., look_every=500)
+VQGAN_LOSSES = GAN | dict(
+    l1=1., mse=0., gan=1., gan_gain=.8, gan_start=0., disc_weight=1.,
+    lr=5.4e-5, disc_lr=4.32e-4, betas=[.5,.9], batch_size=96, steps=260_000, workers=5)
+LLAMAGEN_LOSSES = GAN | dict(
+    l1=0., mse=1., gan=.5, gan_gain=0., gan_start=20_000/400_000, disc_weight=.5,
+    lr=1e-4, disc_lr=1e-4, betas=[.9,.95], batch_size=128, steps=400_000, workers=10)
 DD2 = dict(disc_depth=2, gan_gain=.75)
 
-VQGAN    = dict(notebook='train_vqgan')  | PAPER | STRONG | F16 | VQGAN_LOSSES    | dict(n_codes=8192, dim=256, beta=.25, init='uniform', sphere=False)
-CVQVAE   = dict(notebook='train_cvqvae') | PAPER | STRONG | F16 | VQGAN_LOSSES    | dict(n_codes=8192, dim=256, beta=.25, anchor='nearest', sync=False, cosine=False)
-FSQ_     = dict(notebook='train_fsq')    | PAPER | STRONG | F16 | VQGAN_LOSSES
-LLAMAGEN = dict(notebook='train_vqgan')  | PAPER | STRONG | F16 | LLAMAGEN_LOSSES | dict(n_codes=16384, dim=8, beta=.25, init='uniform', sphere=True)
+PIXELS   = PAPER | STRONG | F16
+VQGAN    = dict(notebook='train_vqgan')  | PIXELS | VQGAN_LOSSES | dict(
+    n_codes=8192, dim=256, beta=.25, init='uniform', sphere=False)
+CVQVAE   = dict(notebook='train_cvqvae') | PIXELS | VQGAN_LOSSES | dict(
+    n_codes=8192, dim=256, beta=.25, anchor='nearest', sync=False, cosine=False)
+FSQ_     = dict(notebook='train_fsq')    | PIXELS | VQGAN_LOSSES
+LLAMAGEN = dict(notebook='train_vqgan')  | PIXELS | LLAMAGEN_LOSSES | dict(
+    n_codes=16384, dim=8, beta=.25, init='uniform', sphere=True)
 
-DECODER  = dict(notebook='train_decoder') | PAPER | STRONG | F16 | dict(name='{tokenizer_name}-{recipe}', body='conv', tokenizer='runs/paper/vqkd-clip-8192-s3407')
+DECODER  = dict(notebook='train_decoder') | PIXELS | dict(
+    name='{tokenizer_name}-{recipe}', body='conv', tokenizer='runs/paper/vqkd-clip-8192-s3407')
 BIG_VIT  = dict(body='vit', vit_grid=14, vit_width=1280, vit_depth=32, vit_heads=16, latent=32)
 BASE_VIT = BIG_VIT | dict(vit_width=768, vit_depth=12, vit_heads=12)
 
 VQKD = dict(notebook='train_vqkd') | PAPER | dict(
-    image_size=224, use_size=256, transform='default', teacher_size=None, project=None, n_codes=8192, dim=32, lookup='after',
+    image_size=224, use_size=256, transform='default', teacher_size=None, project=None,
+    n_codes=8192, dim=32, lookup='after',
     patch=16, student_width=768, student_depth=12, student_heads=12, feature_depth=1,
-    lr=2e-4, lr_final=.05, warmup=.1, warm=0., betas=[.9,.99], weight_decay=1e-4, batch_size=512, steps=250_000, workers=10)
+    lr=2e-4, lr_final=.05, warmup=.1, warm=0., betas=[.9,.99], weight_decay=1e-4,
+    batch_size=512, steps=250_000, workers=10)
 CLUSTER = dict(notebook='train_cluster') | PAPER | STRONG | dict(
     teacher_size=None, grid=16, project=False, n_codes=8192, rule='online', cosine=True, iters=20, vectors=4_000_000,
     lr=5.4e-5, betas=[.5,.9], batch_size=256, steps=100_000, workers=10)
@@ -209,13 +233,13 @@ CLUSTER = dict(notebook='train_cluster') | PAPER | STRONG | dict(
 RECIPES = {
     'vqgan-1024':                   VQGAN | dict(n_codes=1024),
     'vqgan-8192':                   VQGAN,
-    'vqgan-8192-dd2':               VQGAN | DD2,                                # the baseline of the paper's comparisons
+    'vqgan-8192-dd2':               VQGAN | DD2, # the baseline of the paper's comparisons
     'vqgan-8192-stylegan2':         VQGAN | dict(disc='stylegan2'),
     'vqgan-8192-laion-aesthetics':  VQGAN | dict(data='laion_aesthetics'),
     'vqgan-8192-sa-med2d':          VQGAN | dict(data='sa_med2d'),
     'vqgan-8192-satin':             VQGAN | dict(data='satin'),
     'vqgan-16384':                  VQGAN | dict(n_codes=16384),
-    'vqgan-16384-dd2':              VQGAN | DD2 | dict(n_codes=16384),          # what taming-transformers' released checkpoint is
+    'vqgan-16384-dd2':              VQGAN | DD2 | dict(n_codes=16384), # as taming-transformers' released checkpoint is
 
     'cvqvae-8192':                  CVQVAE | DD2,
     'fsq-8000':                     FSQ_ | dict(levels=[8,8,5,5,5]),
@@ -243,7 +267,7 @@ RECIPES = {
     'vqkd-openclip_bigG_14-8192':       VQKD | dict(teacher='openclip_bigG_14', teacher_size=224),
     'cluster-clip-8192':                CLUSTER | dict(teacher='clip'),
 
-    'decoder-llamagen':   DECODER | LLAMAGEN_LOSSES,                            # pixels for the codes of VQ-KD and Cluster
+    'decoder-llamagen':   DECODER | LLAMAGEN_LOSSES, # pixels for the codes of VQ-KD and Cluster
     'decoder-vqgan':      DECODER | VQGAN_LOSSES | DD2,
     'decoder-vit':        DECODER | LLAMAGEN_LOSSES | BASE_VIT,
     'decoder-vit-large':  DECODER | LLAMAGEN_LOSSES | BIG_VIT,
@@ -251,80 +275,98 @@ RECIPES = {
 
 # %% ../nbs/39_settings.ipynb #5d8aa775
 AR = dict(notebook='train_ar') | PAPER | dict(
-    tokenizer='runs/paper/vqgan-8192-dd2-s3407', image_size=256, size='llama_medium', drop_label=.1, steps=260_000, batch_size=96, lr=1e-4,
-    warmup=0., betas=[.9, .98], weight_decay=.2, clip=0., transform='weak', text_weights=None, workers=5,
-    name='{tokenizer_name}-ar-{size}-s{seed}')
+    tokenizer='runs/paper/vqgan-8192-dd2-s3407', image_size=256, size='llama_medium', drop_label=.1,
+    steps=260_000, batch_size=96, lr=1e-4, warmup=0., betas=[.9, .98], weight_decay=.2, clip=0.,
+    transform='weak', text_weights=None, workers=5, name='{tokenizer_name}-ar-{size}-s{seed}')
 RECIPES |= {
     'ar-llama-medium': AR,
     'ar-gpt2-medium':  AR | dict(size='gpt2_medium', text_weights='gpt2-medium'), # starts from what it learned on text
     'ar-gpt2-xl':      AR | dict(size='gpt2_xl', text_weights='gpt2-xl'),
-    'paper-evaluate':  dict(notebook='evaluate', profile='paper', data='imagenet', seed=0, image_size=256, extractor='inception', perceptual='vgg',
-                            tokenizer='runs/paper/vqgan-8192-dd2-s3407', ars=[], temperature=1., top_k=600, top_p=.92, scale=1.75,
-                            name='{tokenizer_name}-scores'),
+    'paper-evaluate':  dict(
+        notebook='evaluate', profile='paper', data='imagenet', seed=0, image_size=256, extractor='inception',
+        perceptual='vgg', tokenizer='runs/paper/vqgan-8192-dd2-s3407', ars=[],
+        temperature=1., top_k=600, top_p=.92, scale=1.75, name='{tokenizer_name}-scores'),
 }
 
 # %% ../nbs/39_settings.ipynb #71bbfbf5
 SMALL = dict(profile='mini', data='fashion', seed=0, image_size=32, transform='none', precision='auto', workers=0)
 MINI_PIXELS = SMALL | dict(
-    width=16, mults=[1, 2, 2], n_res=1, latent=32, attention=False, steps=500, batch_size=64, lr=2e-3, lr_final=0., betas=[.5, .9], warmup=.05,
-    warm=.1, l1=1., mse=1., perceptual='none', gan=1., gan_start=.5, gan_gain=.2, disc_depth=2, disc_width=32, disc_lr=5e-4, disc_weight=1.,
-    look_every=250)
+    width=16, mults=[1, 2, 2], n_res=1, latent=32, attention=False,
+    steps=500, batch_size=64, lr=2e-3, lr_final=0., betas=[.5, .9], warmup=.05, warm=.1,
+    l1=1., mse=1., perceptual='none', gan=1., gan_start=.5, gan_gain=.2, disc_depth=2, disc_width=32, disc_lr=5e-4,
+    disc_weight=1., look_every=250)
 MINI = dict(
     vqgan   = VQGAN | DD2 | MINI_PIXELS | dict(n_codes=512, dim=16, init='kmeans', name='vqgan-s{seed}'),
     cvqvae  = CVQVAE | DD2 | MINI_PIXELS | dict(n_codes=512, dim=16, name='cvqvae-s{seed}'),
     fsq     = FSQ_ | MINI_PIXELS | dict(levels=[8, 8, 8], name='fsq-s{seed}'),
     decoder = DECODER | LLAMAGEN_LOSSES | MINI_PIXELS | dict(
-        tokenizer='runs/mini/vqkd-effnet-s0', vit_grid=8, vit_width=96, vit_depth=3, vit_heads=3, name='{tokenizer_name}-decoder'),
+        tokenizer='runs/mini/vqkd-effnet-s0', vit_grid=8, vit_width=96, vit_depth=3, vit_heads=3,
+        name='{tokenizer_name}-decoder'),
     vqkd    = VQKD | SMALL | dict(
-        use_size=32, teacher='effnet', n_codes=512, dim=16, patch=4, student_width=96, student_depth=3, student_heads=3, steps=500, batch_size=64,
-        lr=1e-3, warm=.2, name='vqkd-{teacher}-s{seed}'),
+        use_size=32, teacher='effnet', n_codes=512, dim=16, patch=4, student_width=96, student_depth=3, student_heads=3,
+        steps=500, batch_size=64, lr=1e-3, warm=.2, name='vqkd-{teacher}-s{seed}'),
     cluster = CLUSTER | SMALL | dict(
-        teacher='effnet', grid=8, n_codes=512, rule='lloyd', vectors=200_000, iters=20, steps=1000, batch_size=64, lr=.1, precision='fp32',
-        name='cluster-{teacher}-s{seed}'),
+        teacher='effnet', grid=8, n_codes=512, rule='lloyd', vectors=200_000, iters=20,
+        steps=1000, batch_size=64, lr=.1, precision='fp32', name='cluster-{teacher}-s{seed}'),
     ar      = AR | SMALL | dict(
-        tokenizer='runs/mini/vqgan-s0', size='small', steps=500, batch_size=96, lr=3e-3, warmup=.05, weight_decay=.05, clip=1.),
+        tokenizer='runs/mini/vqgan-s0', size='small', steps=500, batch_size=96, lr=3e-3, warmup=.05, weight_decay=.05,
+        clip=1.),
     evaluate = RECIPES['paper-evaluate'] | dict(
-        profile='mini', tokenizer='runs/mini/vqgan-s0', ars=['runs/mini/vqgan-s0-ar-small-s0'], data='fashion', image_size=32, extractor='fashion',
-        perceptual='none', top_k=0, top_p=1., scale=1.),
+        profile='mini', tokenizer='runs/mini/vqgan-s0', ars=['runs/mini/vqgan-s0-ar-small-s0'], data='fashion',
+        image_size=32, extractor='fashion', perceptual='none', top_k=0, top_p=1., scale=1.),
     scorer  = dict(
-        notebook='train_scorer', profile='mini', data='fashion_mnist_full', steps=3500, batch_size=256, lr=.2, weight_decay=5e-4, shift=2, seed=0,
-        ship=False, name='scorer-s{seed}'),
+        notebook='train_scorer', profile='mini', data='fashion_mnist_full', steps=3500, batch_size=256, lr=.2,
+        weight_decay=5e-4, shift=2, seed=0, ship=False, name='scorer-s{seed}'),
     teacher = dict(notebook='train_teacher') | SMALL | dict(
-        teacher='vit', probe_images=8000, patch=4, transform=None, warmup=.1, weight_decay=.05, betas=[.9, .98], clip=1., precision='fp32',
-        ship=False, name='teacher-{teacher}-s{seed}'),
+        teacher='vit', probe_images=8000, patch=4, transform=None, warmup=.1, weight_decay=.05, betas=[.9, .98],
+        clip=1., precision='fp32', ship=False, name='teacher-{teacher}-s{seed}'),
     table1_tokenizers = dict(notebook='table1_tokenizers', profile='mini', rows=[], name='table1_tokenizers'),
-    fig_losses        = dict(notebook='fig_losses', profile='mini', results='losses', shown=[2, 4, 5, 6, 7, 9], name='fig_losses'),
+    fig_losses        = dict(notebook='fig_losses', profile='mini', results='losses', shown=[2, 4, 5, 6, 7, 9],
+                             name='fig_losses'),
     fig_codebooks     = dict(notebook='fig_codebooks', profile='mini', results='codebooks', name='fig_codebooks'),
-    table_ablations   = dict(notebook='table_ablations', profile='mini', folder='results/ablations', name='table_ablations'),
-    table_teachers    = dict(notebook='table_teachers', profile='mini', n_train=8000, n_held=5000, name='table_teachers'),
+    table_ablations   = dict(notebook='table_ablations', profile='mini', folder='results/ablations',
+                             name='table_ablations'),
+    table_teachers    = dict(notebook='table_teachers', profile='mini', n_train=8000, n_held=5000,
+                             name='table_teachers'),
 )
 
 # %% ../nbs/39_settings.ipynb #4707375f
 FEW = dict(train_images=512, held_images=256)
 SMOKE_PIXELS = FEW | dict(mults=[1, 1, 1], latent=16, steps=20, batch_size=32, disc_width=16, look_every=10)
 SMOKE = dict(
-    vqgan=SMOKE_PIXELS | dict(n_codes=64, dim=8), cvqvae=SMOKE_PIXELS | dict(n_codes=64, dim=8), fsq=SMOKE_PIXELS | dict(levels=[4, 4, 4]),
-    decoder=SMOKE_PIXELS | dict(tokenizer='runs/smoke/vqkd-effnet-s0', vit_width=32, vit_depth=1, vit_heads=2),
-    vqkd=FEW | dict(n_codes=64, dim=8, student_width=32, student_depth=1, student_heads=2, steps=20, batch_size=32),
-    cluster=FEW | dict(n_codes=64, vectors=10_000, iters=5, steps=20, batch_size=32),
-    ar=FEW | dict(tokenizer='runs/smoke/vqgan-s0', steps=20, batch_size=32),
-    evaluate=FEW | dict(tokenizer='runs/smoke/vqgan-s0', ars=['runs/smoke/vqgan-s0-ar-small-s0']),
-    scorer=dict(data='fashion', steps=20), teacher=FEW | dict(probe_images=512, steps=10, batch_size=16))
+    vqgan    = SMOKE_PIXELS | dict(n_codes=64, dim=8),
+    cvqvae   = SMOKE_PIXELS | dict(n_codes=64, dim=8),
+    fsq      = SMOKE_PIXELS | dict(levels=[4, 4, 4]),
+    decoder  = SMOKE_PIXELS | dict(tokenizer='runs/smoke/vqkd-effnet-s0', vit_width=32, vit_depth=1, vit_heads=2),
+    vqkd     = FEW | dict(n_codes=64, dim=8, student_width=32, student_depth=1, student_heads=2,
+                          steps=20, batch_size=32),
+    cluster  = FEW | dict(n_codes=64, vectors=10_000, iters=5, steps=20, batch_size=32),
+    ar       = FEW | dict(tokenizer='runs/smoke/vqgan-s0', steps=20, batch_size=32),
+    evaluate = FEW | dict(tokenizer='runs/smoke/vqgan-s0', ars=['runs/smoke/vqgan-s0-ar-small-s0']),
+    scorer   = dict(data='fashion', steps=20),
+    teacher  = FEW | dict(probe_images=512, steps=10, batch_size=16))
 LESS = dict(train_images=10_000, held_images=2_500)
 QUICK_PIXELS = LESS | dict(steps=200, look_every=100)
 QUICK = dict(
-    vqgan=QUICK_PIXELS, cvqvae=QUICK_PIXELS, fsq=QUICK_PIXELS, decoder=QUICK_PIXELS | dict(tokenizer='runs/quick/vqkd-effnet-s0'),
-    vqkd=LESS | dict(steps=250), cluster=LESS | dict(vectors=100_000, iters=10), ar=LESS | dict(tokenizer='runs/quick/vqgan-s0', steps=250),
-    evaluate=LESS | dict(tokenizer='runs/quick/vqgan-s0', ars=['runs/quick/vqgan-s0-ar-small-s0']))
+    vqgan    = QUICK_PIXELS,
+    cvqvae   = QUICK_PIXELS,
+    fsq      = QUICK_PIXELS,
+    decoder  = QUICK_PIXELS | dict(tokenizer='runs/quick/vqkd-effnet-s0'),
+    vqkd     = LESS | dict(steps=250),
+    cluster  = LESS | dict(vectors=100_000, iters=10),
+    ar       = LESS | dict(tokenizer='runs/quick/vqgan-s0', steps=250),
+    evaluate = LESS | dict(tokenizer='runs/quick/vqgan-s0', ars=['runs/quick/vqgan-s0-ar-small-s0']))
 for kind,row in MINI.items():
     RECIPES[f'mini-{kind}'] = row
     RECIPES[f'smoke-{kind}'] = row | SMOKE.get(kind, {}) | dict(profile='smoke')
     RECIPES[f'quick-{kind}'] = row | QUICK.get(kind, {}) | dict(profile='quick')
 
 PAPER_ROWS = dict(
-    train_vqgan='vqgan-8192-dd2', train_cvqvae='cvqvae-8192', train_fsq='fsq-8000', train_vqkd='vqkd-clip-8192', train_cluster='cluster-clip-8192',
-    train_decoder='decoder-llamagen', train_ar='ar-llama-medium', evaluate='paper-evaluate')
-for kind in ('table1_tokenizers', 'fig_losses', 'fig_codebooks'): RECIPES[f'paper-{kind}'] = MINI[kind] | dict(profile='paper')
+    train_vqgan='vqgan-8192-dd2', train_cvqvae='cvqvae-8192', train_fsq='fsq-8000', train_vqkd='vqkd-clip-8192',
+    train_cluster='cluster-clip-8192', train_decoder='decoder-llamagen', train_ar='ar-llama-medium',
+    evaluate='paper-evaluate')
+for kind in ('table1_tokenizers', 'fig_losses', 'fig_codebooks'):
+    RECIPES[f'paper-{kind}'] = MINI[kind] | dict(profile='paper')
 
 # %% ../nbs/39_settings.ipynb #1a4cbe01
 def as_name(v): # a value as part of a folder's name
@@ -334,14 +376,20 @@ def as_name(v): # a value as part of a folder's name
 def run_name(
     params:dict, # every parameter's value
 )->str:          # of the run's folder
-    "The name of a run; a ValueError for a `name` that is no format string over the parameters or would leave the run_root."
+    """The name of a run.
+    A ValueError for a `name` that is no format string over the parameters or would leave the run_root."""
     plain = {k:as_name(v) for k,v in params.items() if k!='name'}
     names = {f'{k}_name':Path(v).name for k,v in params.items() if isinstance(v, str)}
     try: name = params['name'].format(**plain, **names)
     except (KeyError, ValueError, AttributeError, IndexError) as e:
-        raise ValueError(f"name={params['name']!r} is no format string over the parameters ({e}); try 'my-run-s{{seed}}'.") from None
-    if not name.strip() or '..' in Path(name).parts or Path(name).is_absolute() or Path(name).parts[:1] in ((), ('cache',), ('logs',)) or '\\' in name or '\0' in name:
-        raise ValueError(f'name={name!r} must be the name of a folder below run_root, without .. or a leading slash, and neither cache nor logs.')
+        raise ValueError(f"name={params['name']!r} is no format string over the parameters ({e}); try "
+                         f"'my-run-s{{seed}}'.") from None
+    parts = Path(name).parts
+    inside = name.strip() and not Path(name).is_absolute() and '..' not in parts
+    inside = inside and '\\' not in name and '\0' not in name
+    if not inside or parts[:1] in ((), ('cache',), ('logs',)):
+        raise ValueError(f'name={name!r} must be the name of a folder below run_root, without .. or a leading slash, '
+                         'and neither cache nor logs.')
     return name
 
 def run_folder(
@@ -367,7 +415,9 @@ def takes(
 )->list[str]:     # names, in the order of PARAMETERS
     "The parameters of a notebook: those that any of its recipes sets, and a few that all have."
     some = {k for r in rows_of(notebook) for k in RECIPES[r]}
-    if not some: raise ValueError(f"There is no runner notebook '{notebook}'. There are: {', '.join(dict.fromkeys(r['notebook'] for r in RECIPES.values()))}.")
+    if not some:
+        raise ValueError(f"There is no runner notebook '{notebook}'. There are: "
+                         f"{', '.join(dict.fromkeys(r['notebook'] for r in RECIPES.values()))}.")
     extra = dict(train_vqkd=('teacher_weights',), train_cluster=('teacher_weights',), train_teacher=(
         'width', 'depth', 'heads', 'project', 'steps', 'batch_size', 'lr', 'drop')).get(notebook, ())
     also = EVERYWHERE + (WITH_DATA if 'data' in some else ()) + extra
@@ -382,8 +432,10 @@ def default_recipe(
     kind = notebook.removeprefix('train_')
     name = PAPER_ROWS.get(notebook, f'paper-{kind}') if profile=='paper' else f'{profile}-{kind}'
     if name in RECIPES: return name
-    hint = " The paper's teachers are not trained but loaded: load_teacher(NAME, profile='paper')." if notebook=='train_teacher' else ''
-    raise ValueError(f"{notebook} has no profile '{profile}'; it knows {', '.join(p for p in PROFILES if f'{p}-{kind}' in RECIPES)}.{hint}")
+    hint = " The paper's teachers are not trained but loaded: load_teacher(NAME, profile='paper')."
+    if notebook!='train_teacher': hint = ''
+    raise ValueError(f"{notebook} has no profile '{profile}'; it knows "
+                     f"{', '.join(p for p in PROFILES if f'{p}-{kind}' in RECIPES)}.{hint}")
 
 def recipe_row(
     name:str,          # the recipe asked for
@@ -426,21 +478,26 @@ def check_together(
     "Values that have to fit each other. A ValueError says which do not."
     p = lambda k: params.get(k)
     if p('mults') and p('image_size') and p('image_size')%2**(len(p('mults'))-1):
-        raise ValueError(f"image_size={p('image_size')} cannot be halved {len(p('mults'))-1} times, as {len(p('mults'))} mults ask.")
+        raise ValueError(f"image_size={p('image_size')} cannot be halved {len(p('mults'))-1} times, as "
+                         f"{len(p('mults'))} mults ask.")
     if p('patch') and p('image_size') and p('image_size')%p('patch'):
         raise ValueError(f"image_size={p('image_size')} is no multiple of patch={p('patch')}.")
     for width,heads in (('student_width', 'student_heads'), ('vit_width', 'vit_heads'), ('width', 'heads')):
-        if p(width) and p(heads) and p(width)%p(heads): raise ValueError(f'{width}={p(width)} does not divide into {heads}={p(heads)} heads.')
+        if p(width) and p(heads) and p(width)%p(heads):
+            raise ValueError(f'{width}={p(width)} does not divide into {heads}={p(heads)} heads.')
     if p('disc')=='patchgan' and p('gan') and p('image_size')<3*2**p('disc_depth'):
-        raise ValueError(f"disc_depth={p('disc_depth')} takes images of at least {3*2**p('disc_depth')} pixels, got image_size={p('image_size')}.")
+        raise ValueError(f"disc_depth={p('disc_depth')} takes images of at least {3*2**p('disc_depth')} pixels, got "
+                         f"image_size={p('image_size')}.")
     if p('batch_size') and p('train_images') and p('batch_size')>p('train_images'):
-        raise ValueError(f"batch_size={p('batch_size')} is more than train_images={p('train_images')}; a batch is part of one pass over the images.")
+        raise ValueError(f"batch_size={p('batch_size')} is more than train_images={p('train_images')}; a batch is part "
+                         "of one pass over the images.")
 
 def resolve(
     notebook:str|Path, # stem of a runner notebook, or its path
     given:dict={},     # parameters somebody asked for; None counts as not given
 )->dict:               # name -> value for every parameter
-    "Every value a run would use. Raises ValueError for unknown names and recipes, and for values that mean nothing or do not fit each other."
+    """Every value a run would use.
+    Raises ValueError for unknown names and recipes, and for values that mean nothing or do not fit each other."""
     notebook = Path(notebook).stem
     given = check_parameters(notebook, {k:v for k,v in given.items() if v is not None})
     name = given.get('recipe') or default_recipe(notebook, given.get('profile', 'mini'))
@@ -474,19 +531,25 @@ def check_places(
     "Folders that have to be there, or to be writable. A ValueError names the first that is not."
     folder = run_folder(params)
     there = next(p for p in (folder, *folder.parents) if p.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK): raise ValueError(f'run_root: {there} cannot be written to; name another folder with run_root=PATH.')
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ValueError(f'run_root: {there} cannot be written to; name another folder with run_root=PATH.')
     for k in ('tokenizer', 'ars', 'rows'):
         for v in [params[k]] if isinstance(params.get(k), str) else params.get(k) or []:
             p = next((q for q in (here(v), project_root()/v) if q.exists()), None)
-            if p is None: raise ValueError(f"{k}: '{v}' does not exist. Give the folder of a finished run, such as runs/mini/vqgan-s0.")
+            if p is None:
+                raise ValueError(f"{k}: '{v}' does not exist. Give the folder of a finished run, such as "
+                                 "runs/mini/vqgan-s0.")
             if p.is_dir() and not (p/'record.json').exists():
-                raise ValueError(f'{k}: {short_path(p)} holds no record.json: that run did not finish. Start it again and it continues where it stopped.')
+                raise ValueError(f'{k}: {short_path(p)} holds no record.json: that run did not finish. Start it again '
+                                 'and it continues where it stopped.')
     data = params.get('data') or ''
-    if data.startswith('folder:') and not (q := here(data[7:])).is_dir(): raise ValueError(f'data: {q} is not a folder.')
+    if data.startswith('folder:') and not (q := here(data[7:])).is_dir():
+        raise ValueError(f'data: {q} is not a folder.')
     for k in ('data_root', 'teacher_weights'):
         if params.get(k) and not here(params[k]).exists(): raise ValueError(f'{k}: {params[k]} does not exist.')
     if data in ('imagenet', 'laion_aesthetics', 'sa_med2d', 'satin') and not params.get('data_root'):
-        raise ValueError(f'data={data} needs data_root=PATH, the folder it lies in. For a trial without it: profile=mini.')
+        raise ValueError(f'data={data} needs data_root=PATH, the folder it lies in. For a trial without it: '
+                         'profile=mini.')
 
 # %% ../nbs/39_settings.ipynb #fcaf80e8
 def value(
@@ -496,7 +559,8 @@ def value(
     "The value that a word on the command line stands for."
     if text.lower()=='none': return 'none' if kind=='str' else None
     if kind=='str': return text
-    if kind=='bool' and text.lower() in ('true', 'false', 'yes', 'no', '1', '0'): return text.lower() in ('true', 'yes', '1')
+    if kind=='bool' and text.lower() in ('true', 'false', 'yes', 'no', '1', '0'):
+        return text.lower() in ('true', 'yes', '1')
     if kind=='float':
         try: return float(text)
         except ValueError: return text
