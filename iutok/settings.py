@@ -389,7 +389,8 @@ TINY,HALF = dict(mults=[1, 1, 1, 1]),dict(train_images=10_000, held_images=None)
 EMOJI_SIZES = dict(
     mini  = {},
     smoke = dict(vqgan=TINY, cvqvae=TINY, fsq=TINY, decoder=TINY, scorer=dict(data='emoji')),
-    quick = {kind:HALF for kind in QUICK})
+    quick = {kind:HALF for kind in QUICK} | {
+        kind:HALF | dict(steps=300) for kind in ('vqgan', 'cvqvae', 'fsq', 'decoder', 'vqkd', 'ar')})
 for profile,sizes in dict(mini={}, smoke=SMOKE, quick=QUICK).items():
     for kind,row in EMOJI.items():
         row = MINI[kind] | row | sizes.get(kind, {}) | EMOJI_SIZES[profile].get(kind, {}) | dict(profile=profile)

@@ -1,12 +1,13 @@
 """What a run can be told: judged in milliseconds, before anything slow begins;
 a recipe that is named is a recipe that is used."""
-import os, subprocess, sys
+import json, os, subprocess, sys
 from pathlib import Path
 import pytest
 from iutok.runs import asked,start_run
-from iutok.settings import (MINI,PARAMETERS,RECIPES,anchored,check_places,default_recipe,parameter,parse_words,resolve,
-                            rows_of,run_folder,run_name,takes)
+from iutok.settings import (EMOJI,MINI,PARAMETERS,RECIPES,anchored,check_places,default_recipe,parameter,parse_words,
+                            resolve,rows_of,run_folder,run_name,takes)
 from iutok.checks import PROFILES
+from iutok.files import fingerprint, short_path
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted({r['notebook'] for r in RECIPES.values()})
@@ -67,10 +68,54 @@ def test_every_parameter_that_a_row_sets_has_a_type_and_a_sentence():
 
 def test_pixels_are_trained_alike_in_every_row_of_a_comparison():
     from iutok.recipes import PIXEL_KEYS
-    for profile in ('smoke', 'quick', 'mini'):
+    for profile in ('smoke', 'quick', 'mini', 'emoji-smoke', 'emoji-quick', 'emoji-mini'):
         rows = [RECIPES[f'{profile}-{k}'] for k in ('vqgan', 'cvqvae', 'fsq', 'decoder')]
         shared = [k for k in PIXEL_KEYS if k!='body' and not k.startswith('vit')]
         for r in rows: assert {k:r[k] for k in shared}=={k:rows[0][k] for k in shared}
+
+# --- the world in colour -----------------------------------------------------------------------------------------------
+
+GREY = json.loads((ROOT/'tests'/'data'/'grey_rows.json').read_text()) # recipe -> digest of its values and folder
+
+@pytest.mark.parametrize('name', GREY)
+def test_no_value_and_no_folder_of_a_row_in_grey_has_moved(name):
+    "Whoever means to move one makes its committed runs again, and writes its new digest here."
+    p = ask(RECIPES[name]['notebook'], f'recipe={name}')
+    assert fingerprint(p, str(short_path(run_folder(p))))==GREY[name]
+
+@pytest.mark.parametrize('kind', EMOJI)
+@pytest.mark.parametrize('profile', ['smoke', 'quick', 'mini'])
+def test_the_data_choose_the_row_in_colour(profile, kind):
+    name = f'emoji-{profile}-{kind}'
+    row = RECIPES[name]
+    assert row.keys()>=RECIPES[f'{profile}-{kind}'].keys() and row['profile']==profile
+    assert set(row) <= {*takes(row['notebook']), 'notebook'}
+    if 'data' not in row: got = ask(row['notebook'], f'recipe={name}')
+    else:
+        got = ask(row['notebook'], f'profile={profile}', 'data=emoji')
+        assert (got['recipe'], got['data'])==(name, 'emoji')
+    assert run_folder(got).parent==ROOT/'runs'/f'emoji-{profile}'
+    assert got.get('tokenizer', 'runs/emoji-').startswith('runs/emoji-')
+    assert all(a.startswith(f'runs/emoji-{profile}/') for a in got.get('ars') or [])
+
+@pytest.mark.parametrize('profile', ['smoke', 'quick', 'mini'])
+def test_rows_in_colour_have_64_pixels_and_64_tokens(profile):
+    rows = {k:RECIPES[f'emoji-{profile}-{k}'] for k in EMOJI}
+    assert {r['image_size'] for r in rows.values() if 'image_size' in r}=={64}
+    for kind in ('vqgan', 'cvqvae', 'fsq', 'decoder'): assert 64//2**(len(rows[kind]['mults'])-1)==8
+    assert (64//rows['vqkd']['patch'], rows['cluster']['grid'], rows['vqkd']['use_size'])==(8, 8, 64)
+
+@pytest.mark.parametrize('profile', ['quick', 'mini'])
+def test_every_row_in_colour_has_1024_codes(profile):
+    from math import prod
+    rows = {k:RECIPES[f'emoji-{profile}-{k}'] for k in ('vqgan', 'cvqvae', 'vqkd', 'cluster')}
+    assert {r['n_codes'] for r in rows.values()}=={1024}
+    assert prod(RECIPES[f'emoji-{profile}-fsq']['levels'])==1024
+
+def test_a_row_in_grey_may_be_asked_to_see_colour():
+    got = ask('train_vqgan', 'recipe=mini-vqgan', 'data=emoji')
+    assert (got['image_size'], got['n_codes'], got['data'])==(32, 512, 'emoji')
+    assert ask('train_vqgan', 'profile=paper', 'data=emoji')['recipe']=='vqgan-8192-dd2' # none of its own
 
 # --- values
 # ------------------------------------------------------------------------------------------------------------
