@@ -36,7 +36,9 @@ def _perceptual(run): # makes the perceptual loss of fake tensors
     net = perceptual_effnet().net[0]
     return lambda: perceptual_effnet(faked(net), size=max(64, run.image_size))
 
-def _blank(size): return lambda b: Batch(torch.zeros(b, 3, size, size, dtype=torch.uint8), torch.zeros(b, dtype=torch.long), torch.zeros(b, dtype=torch.long))
+def _blank(size):
+    return lambda b: Batch(torch.zeros(b, 3, size, size, dtype=torch.uint8), torch.zeros(b, dtype=torch.long),
+                           torch.zeros(b, dtype=torch.long))
 
 def _rate(run, block, shape, most, what): # of a typical block; a CPU sees `most` images at a time
     b = run.batch_size//world_size()
@@ -45,13 +47,17 @@ def _rate(run, block, shape, most, what): # of a typical block; a CPU sees `most
     return measured_rate(block, (b, *shape), word),f'measured now on {what}, {word}'
 
 def reference_rate()->float: # floating-point operations per second, of one thread where torch has one
-    "How fast this machine trains a small residual block in its best arithmetic: what times of other machines are scaled by."
+    """How fast this machine trains a small residual block in its best arithmetic:
+    what times of other machines are scaled by."""
     return measured_rate(lambda: ResBlock(16, 16), (64, 16, 32, 32), arithmetic('auto'), seconds=2.)
 
 def _conv_rate(run):
     s,c = run.image_size,run.width
-    return _rate(run, lambda: ResBlock(c, c), (c, s, s), 2**16//s**2, f'a residual block of {c} channels on {s}x{s} pixels')
-def _vit_rate(run, width, heads, tokens): return _rate(run, lambda: Block(width, heads), (tokens+1, width), 2**11//tokens, f'a transformer block of width {width}')
+    what = f'a residual block of {c} channels on {s}x{s} pixels'
+    return _rate(run, lambda: ResBlock(c, c), (c, s, s), 2**16//s**2, what)
+def _vit_rate(run, width, heads, tokens):
+    return _rate(run, lambda: Block(width, heads), (tokens+1, width), 2**11//tokens,
+                 f'a transformer block of width {width}')
 
 def pixel_cost(
     run:Run,            # its PIXEL_KEYS
@@ -71,17 +77,20 @@ def pixel_cost(
         return Tokenizer(**dict(encoder=nn.Identity(), quantizer=_Codes(d)) | parts)
     perceptual = _perceptual(run)
     def phases():
-        ps = pixel_phases(run, copy(), torch.zeros(2, h, w, dtype=torch.long) if frozen else None, perceptual=perceptual())
+        ps = pixel_phases(run, copy(), torch.zeros(2, h, w, dtype=torch.long) if frozen else None,
+                          perceptual=perceptual())
         ps['g'].module.warm = run.steps+1
         return ps
     step = step_cost(phases, _blank(s), run.steps, run.precision)
     if not tokens: step.flops += encode
     with fake(), torch.no_grad():
         t = copy().eval()
-        forward = encode+flops(lambda: t.decode_latents(torch.zeros(1, d, h, w) if frozen else t.latents(torch.zeros(1, 3, s, s))))
+        forward = encode+flops(lambda: t.decode_latents(torch.zeros(1, d, h, w) if frozen
+                                               else t.latents(torch.zeros(1, 3, s, s))))
     parts = {n:count(getattr(tok, n)) for n in _PARTS}
     with torch.device('meta'): parts['discriminator'] = count(discriminator(run)) if run.gan else 0
-    rate,how = _vit_rate(run, run.vit_width, run.vit_heads, h*w) if getattr(run, 'body', 'conv')=='vit' else _conv_rate(run)
+    body = getattr(run, 'body', 'conv')
+    rate,how = _vit_rate(run, run.vit_width, run.vit_heads, h*w) if body=='vit' else _conv_rate(run)
     return Cost(parts, forward, step, run.steps, run.batch_size, world_size(), rate, how)
 
 # %% ../nbs/43_budget.ipynb #db7381ad
@@ -109,7 +118,8 @@ def distil_cost(
     with fake(), torch.no_grad():
         student = copy().eval()
         forward = search+flops(lambda: student.feature_decoder(student.latents(torch.zeros(1, 3, s, s))))
-    parts = dict(encoder=count(tok.encoder), feature_decoder=count(tok.feature_decoder)) | ({} if cached else {'teacher (frozen)':count(teacher)})
+    parts = dict(encoder=count(tok.encoder), feature_decoder=count(tok.feature_decoder))
+    if not cached: parts['teacher (frozen)'] = count(teacher)
     rate,how = _vit_rate(run, run.student_width, run.student_heads, n)
     return Cost(parts, forward, step, run.steps, run.batch_size, world_size(), rate, how)
 

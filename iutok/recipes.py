@@ -29,13 +29,15 @@ def conv_decoder(
     run:Run, # its width, mults, n_res, latent, attention
 )->ConvDecoder:
     "VQGAN's decoder, with or without attention and refine block."
-    return ConvDecoder(in_channels=run.latent, width=run.width, mults=tuple(run.mults[::-1]), n_res=run.n_res+1, attention=run.attention, refine=run.attention)
+    return ConvDecoder(in_channels=run.latent, width=run.width, mults=tuple(run.mults[::-1]), n_res=run.n_res+1,
+                       attention=run.attention, refine=run.attention)
 
 def vit_decoder(
     run:Run, # its latent, mults (for the factor), vit_grid, vit_width, vit_depth, vit_heads
 )->ViT:
     "A vision transformer that gives a patch of pixels per token."
-    return ViT(in_channels=run.latent, patch=1, grid=run.vit_grid, width=run.vit_width, depth=run.vit_depth, heads=run.vit_heads, out_channels=3, out_patch=2**(len(run.mults)-1))
+    return ViT(in_channels=run.latent, patch=1, grid=run.vit_grid, width=run.vit_width, depth=run.vit_depth,
+               heads=run.vit_heads, out_channels=3, out_patch=2**(len(run.mults)-1))
 
 def conv_tokenizer(
     run:Run,             # its width, mults, n_res, latent, attention, image_size
@@ -43,7 +45,8 @@ def conv_tokenizer(
     convs:int=1,         # 1x1 convolutions on either side of the quantizer: 1, for FSQ 2
 )->Tokenizer:
     "The convolutional body of VQGAN around a quantizer."
-    enc = ConvEncoder(out_channels=run.latent, width=run.width, mults=tuple(run.mults), n_res=run.n_res, attention=run.attention, refine=run.attention)
+    enc = ConvEncoder(out_channels=run.latent, width=run.width, mults=tuple(run.mults), n_res=run.n_res,
+                      attention=run.attention, refine=run.attention)
     c,d = [run.latent]*convs,[quantizer.dim]
     return Tokenizer(enc, quantizer, conv_decoder(run), Connector(c+d), Connector(d+c), image_size=run.image_size)
 
@@ -53,18 +56,21 @@ def vqgan(run:Run)->Tokenizer: # its n_codes, dim, beta, sphere, init, seed and 
 
 def cvqvae(run:Run)->Tokenizer: # its n_codes, dim, beta, cosine, anchor, sync, seed and body
     "CVQ-VAE: VQGAN whose idle codes move to the data."
-    return conv_tokenizer(run, CVQ(run.n_codes, run.dim, beta=run.beta, cosine=run.cosine, anchor=run.anchor, sync=run.sync, seed=run.seed))
+    quantizer = CVQ(run.n_codes, run.dim, beta=run.beta, cosine=run.cosine, anchor=run.anchor, sync=run.sync,
+                    seed=run.seed)
+    return conv_tokenizer(run, quantizer)
 
 def fsq(run:Run)->Tokenizer: # its levels and body
     "FSQ: VQGAN that rounds instead of looking up, with two convolutions on either side."
     return conv_tokenizer(run, FSQ(run.levels), convs=2)
 
 def student_tokenizer(
-    run:Run,      # its patch, student_width, student_depth, student_heads, feature_depth, lookup, n_codes, dim, image_size, seed
+    run:Run,      # its patch, student_width, _depth and _heads, feature_depth, lookup, n_codes, dim, image_size, seed
     channels:int, # C of the teacher's features
 )->Tokenizer:
     "VQ-KD's student: a vision transformer, a norm-EMA codebook, and a shallow feature decoder."
-    return vqkd_tokenizer(channels, run.image_size, run.patch, run.n_codes, run.dim, run.student_width, run.student_depth, run.student_heads, run.feature_depth, run.lookup, run.seed)
+    return vqkd_tokenizer(channels, run.image_size, run.patch, run.n_codes, run.dim, run.student_width,
+                          run.student_depth, run.student_heads, run.feature_depth, run.lookup, run.seed)
 
 def check_grid(
     run:Run,       # its image_size, mults
@@ -75,7 +81,8 @@ def check_grid(
     with torch.no_grad(): h,w = tok.latents(x).shape[-2:]
     factor = 2**(len(run.mults)-1)
     if (h*factor, w*factor)!=(run.image_size,)*2:
-        raise ValueError(f'This tokenizer gives {h}x{w} codes for {run.image_size} pixels, which {len(run.mults)} mults enlarge to {h*factor}x{w*factor}; '
+        raise ValueError(f'This tokenizer gives {h}x{w} codes for {run.image_size} pixels, which {len(run.mults)} '
+                         f'mults enlarge to {h*factor}x{w*factor}; '
                          f'the number of mults must be such that its grid times 2**(mults-1) is {run.image_size}.')
 
 def add_decoder(
@@ -90,15 +97,19 @@ def add_decoder(
     return tok
 
 # %% ../nbs/41_recipes.ipynb #27c9781a
-PIXEL_KEYS = ('image_size','transform','steps','batch_size','lr','lr_final','betas','warmup','warm','l1','mse','perceptual','gan','gan_loss','gan_start','gan_gain','r1','disc','disc_depth','disc_width',
-              'disc_lr','disc_weight','disc_forward','clip','ema','precision','body','width','mults','n_res','latent','attention','vit_grid','vit_width','vit_depth','vit_heads')
+PIXEL_KEYS = ('image_size','transform','steps','batch_size','lr','lr_final','betas','warmup','warm','l1','mse',
+              'perceptual','gan','gan_loss','gan_start','gan_gain','r1','disc','disc_depth','disc_width',
+              'disc_lr','disc_weight','disc_forward','clip','ema','precision','body','width','mults','n_res','latent',
+              'attention','vit_grid','vit_width','vit_depth','vit_heads')
 
 def discriminator(
     run:Run,         # its disc, disc_depth, disc_width, image_size
 )->nn.Module:
     "The discriminator of a run; an unknown one, or one too deep for the images, raises a ValueError."
     least = 3*2**run.disc_depth
-    if run.disc=='patchgan' and run.image_size<least: raise ValueError(f'disc_depth={run.disc_depth} takes images of at least {least} pixels, these have {run.image_size}.')
+    if run.disc=='patchgan' and run.image_size<least:
+        raise ValueError(f'disc_depth={run.disc_depth} takes images of at least {least} pixels, these have '
+                         f'{run.image_size}.')
     if run.disc=='patchgan': return PatchGAN(depth=run.disc_depth, width=run.disc_width)
     if run.disc=='stylegan2': return StyleGAN2(run.image_size, max_width=8*run.disc_width)
     raise ValueError(f'disc must be patchgan or stylegan2, got {run.disc!r}.')
@@ -108,7 +119,8 @@ def perceptual_loss(
 )->nn.Module|None:
     "The perceptual loss of a run; an unknown one raises a ValueError, absent weights an error that names them."
     if run.perceptual=='none': return None
-    if run.perceptual not in PERCEPTUAL: raise ValueError(f"perceptual must be none, {' or '.join(PERCEPTUAL)}, got {run.perceptual!r}.")
+    if run.perceptual not in PERCEPTUAL:
+        raise ValueError(f"perceptual must be none, {' or '.join(PERCEPTUAL)}, got {run.perceptual!r}.")
     return PERCEPTUAL[run.perceptual](**(dict(size=64) if run.perceptual=='effnet' and run.image_size<64 else {}))
 
 def pixel_phases(
@@ -118,13 +130,16 @@ def pixel_phases(
     frozen:bool=False,          # train only the pixel decoder, but encode every batch
     perceptual:nn.Module=None,  # None: the one that the run names
 )->dict[str,Phase]:
-    "The phases that train a tokenizer on pixels, or the pixel decoder of a frozen one; values that mean nothing raise a ValueError."
-    if run.disc_forward not in ('reuse', 'repeat'): raise ValueError(f'disc_forward must be reuse or repeat, got {run.disc_forward!r}.')
+    """The phases that train a tokenizer on pixels, or the pixel decoder of a frozen one;
+    values that mean nothing raise a ValueError."""
+    if run.disc_forward not in ('reuse', 'repeat'):
+        raise ValueError(f'disc_forward must be reuse or repeat, got {run.disc_forward!r}.')
     for k in ('gan_start', 'warmup', 'warm', 'lr_final'):
         if not 0<=getattr(run, k)<=1: raise ValueError(f'{k} is a share, in [0, 1], got {getattr(run, k)}.')
     if len(run.betas)!=2: raise ValueError(f'betas are the two of Adam, such as [0.5, 0.9], got {run.betas}.')
     disc,start = discriminator(run) if run.gan else None,round(run.gan_start*run.steps)
-    g = Reconstruct(tok, run.l1, run.mse, perceptual or perceptual_loss(run), disc, disc_start=start, gain=run.gan_gain or None, g_weight=run.gan, tokens=tokens, frozen=frozen,
+    g = Reconstruct(tok, run.l1, run.mse, perceptual or perceptual_loss(run), disc, disc_start=start,
+                    gain=run.gan_gain or None, g_weight=run.gan, tokens=tokens, frozen=frozen,
                     warm=round(run.warm*run.steps), gan_loss=run.gan_loss)
     adam = lambda ps,lr: torch.optim.Adam(ps, lr=lr, betas=tuple(run.betas), fused=True)
     rate = lambda lr: warmup_cosine(lr, run.steps, round(run.warmup*run.steps), final=lr*run.lr_final)
@@ -153,16 +168,21 @@ def build(
 )->Tokenizer:                       # with .encoder, .quantizer and, where there are any, .decoder and .discriminator
     "The networks of a recipe with fresh weights; unknown names raise a ValueError."
     row = recipe_row(name)
-    if strange := [k for k in changes if k not in row]: raise ValueError(f"The recipe '{name}' has no parameter {', '.join(strange)}; it has {', '.join(row)}.")
+    if strange := [k for k in changes if k not in row]:
+        raise ValueError(f"The recipe '{name}' has no parameter {', '.join(strange)}; it has {', '.join(row)}.")
     run,kind = SimpleNamespace(**row | changes),RECIPES[name]['notebook']
     with torch.device(device):
         if kind=='train_vqkd':
-            with torch.device('meta'): channels = load_teacher(run.teacher, profile='paper', pretrained=False, project=run.project).info.dim # its shapes alone
+            # its shapes alone
+            with torch.device('meta'):
+                channels = load_teacher(run.teacher, profile='paper', pretrained=False, project=run.project).info.dim
             return student_tokenizer(run, channels)
         if kind=='train_cluster':
-            encoder = TeacherEncoder(run.teacher, size=run.teacher_size or teacher_side(run.teacher, run.grid, 'paper'), pretrained=str(device)!='meta', profile='paper', project=run.project)
+            encoder = TeacherEncoder(run.teacher, size=run.teacher_size or teacher_side(run.teacher, run.grid, 'paper'),
+                                     pretrained=str(device)!='meta', profile='paper', project=run.project)
             quantizer = OnlineCluster if run.rule=='online' else Fixed
-            return Tokenizer(encoder, quantizer(run.n_codes, encoder.teacher.info.dim, cosine=run.cosine), image_size=run.image_size)
+            return Tokenizer(encoder, quantizer(run.n_codes, encoder.teacher.info.dim, cosine=run.cosine),
+                             image_size=run.image_size)
         if kind=='train_decoder':
             tok = build(tokenizer, device)
             tok.feature_decoder = None

@@ -21,7 +21,8 @@ from .viz import image_grid
 def images_of(
     run:Run, # its data, data_root, train_images, held_images
 )->tuple[ImageSet,ImageSet]: # to train on, held out
-    "Both splits of a run's data set, whose content becomes part of the run's identity; a ValueError says what is missing."
+    """Both splits of a run's data set, whose content becomes part of the run's identity;
+    a ValueError says what is missing."""
     train,held = (load_images(run.data, s, root=run.data_root) for s in ('train', 'test'))
     if run.train_images: train = train.take(run.train_images)
     if run.held_images: held = held.take(run.held_images)
@@ -49,7 +50,8 @@ def train_pixels(
         grid = image_grid(torch.cat([x.float()/255, tok.reconstruct(x)]), len(x))
         atomic(run.folder/'grids'/f'{step:07}.png', lambda p: grid.save(p, 'PNG', optimize=True))
     batches = Batches(train, run.image_size, run.batch_size, run.transform, run.seed, rank(), world_size())
-    out = fit(pixel_phases(run, tok, tokens, frozen), batches, run.steps, run.folder, run.id, run.seed, run.precision, clip=run.clip, ema=run.ema, workers=run.workers, look=look, look_every=run.look_every)
+    out = fit(pixel_phases(run, tok, tokens, frozen), batches, run.steps, run.folder, run.id, run.seed, run.precision,
+              clip=run.clip, ema=run.ema, workers=run.workers, look=look, look_every=run.look_every)
     first_rank_only()
     run.arithmetic = out['precision']
     return (out['ema'].tok if run.ema else tok),out
@@ -60,4 +62,5 @@ def code_metrics(
 )->dict[str,float]:  # usage in [0, 1], codebook_entropy in nats, codebook_perplexity in [1, K]
     "How a tokenizer spends its codes on a set of images."
     idx = torch.cat([tok.encode(b.u8) for b in sequential(images, tok.image_size, 250)])
-    return dict(usage=usage(idx, tok.n_codes), codebook_entropy=codebook_entropy(idx, tok.n_codes), codebook_perplexity=codebook_perplexity(idx, tok.n_codes))
+    return dict(usage=usage(idx, tok.n_codes), codebook_entropy=codebook_entropy(idx, tok.n_codes),
+                codebook_perplexity=codebook_perplexity(idx, tok.n_codes))

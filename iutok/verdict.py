@@ -23,8 +23,10 @@ def columns_of(
 def seed_noise(
     rows:list[dict], # records of evaluate runs, several seeds of each tokenizer
 )->dict[str,tuple[float,int]]: # column -> relative standard deviation between seeds, its degrees of freedom
-    "How far seeds spread, per column, pooled over tokenizers. Columns and tokenizers with one seed say nothing and are left out."
-    tables = [table1([r for r in rows if r['trained']['seed']==s]).set_index('tokenizer') for s in sorted({r['trained']['seed'] for r in rows})]
+    """How far seeds spread, per column, pooled over tokenizers.
+    Columns and tokenizers with one seed say nothing and are left out."""
+    tables = [table1([r for r in rows if r['trained']['seed']==s]).set_index('tokenizer')
+              for s in sorted({r['trained']['seed'] for r in rows})]
     out = {}
     for c in dict.fromkeys(c for t in tables for c in columns_of(t.reset_index())):
         squares,free = 0.,0
@@ -49,7 +51,8 @@ def other_sizes(
         shared = {k:v for k,v in r['frozen'].items()}
         nets = [k for k in shared if isinstance(shared[k], dict) and 'budget' in shared[k]]
         but = ('arithmetic', 'pixels.precision', *(f'{k}.budget.precision' for k in nets))
-        if d := first_difference(shared, {k:v for k,v in o['frozen'].items() if k in shared}, but=but): return f'{label(r)}: {d}'
+        if d := first_difference(shared, {k:v for k,v in o['frozen'].items() if k in shared}, but=but):
+            return f'{label(r)}: {d}'
         machine = ('name', 'run_root', 'data_root', 'workers', 'precision', 'recipe', 'tokenizer')
         mine,its = ({k:v for k,v in x['trained'].items() if k not in machine} for x in (r, o))
         if d := first_difference(mine, {k:v for k,v in its.items() if k in mine}): return f'{label(r)}: {d}'
@@ -60,10 +63,12 @@ def verdict(
     there:list[dict], # the committed ones, with the same sizes
     spread:list[dict]=None, # records with several seeds of each tokenizer, of other sizes; None: there
 )->Any: # DataFrame: row, column, here, committed, tolerance, within
-    "Every cell of a table against the committed one. Raises ValueError where `other_sizes` finds a reason not to compare."
+    """Every cell of a table against the committed one.
+    Raises ValueError where `other_sizes` finds a reason not to compare."""
     import pandas as pd
     from scipy.stats import t as student
-    if why := other_sizes(here, there): raise ValueError(f'The two tables have other sizes and are not compared: {why}.')
+    if why := other_sizes(here, there):
+        raise ValueError(f'The two tables have other sizes and are not compared: {why}.')
     noise = (seed_noise(spread) if spread else {}) | seed_noise(there) # of the same sizes where they have several seeds
     seeds = {(label(r), r['trained']['seed']) for r in here}
     a = table1(here).set_index('tokenizer')
@@ -76,7 +81,8 @@ def verdict(
             m = a.loc[name].get(f"seeds_{c.rpartition('_')[2]}") if c.startswith(SAMPLED) else a.loc[name, 'seeds']
             sd,free = noise[c]
             room = student.ppf(.995, free)*sd*abs(y)*np.sqrt(2/m)
-            cells.append(dict(row=name, column=c, here=x, committed=y, tolerance=room, within=bool(abs(x-y)<=room+1e-12)))
+            cells.append(dict(row=name, column=c, here=x, committed=y, tolerance=room,
+                              within=bool(abs(x-y)<=room+1e-12)))
     if not cells: raise ValueError('Nothing is compared: no records with several seeds say how far seeds spread.')
     return pd.DataFrame(cells)
 
@@ -86,8 +92,10 @@ def say_verdict(
     "The verdict in words: a summary, then a line per cell."
     good = int(cells.within.sum())
     head = 'Reproduced' if good>=len(cells)*.95 else 'Not reproduced'
-    lines = [f'{head}: {good} of {len(cells)} cells lie within the tolerance that seeds and machines leave (by chance, one in a hundred does not).']
+    lines = [f'{head}: {good} of {len(cells)} cells lie within the tolerance that seeds and machines leave (by chance, '
+             'one in a hundred does not).']
     w = max(map(len, cells.row))
     for r in cells.itertuples():
-        lines.append(f"  {r.row.ljust(w)}  {r.column:28}{r.here:10.4g}  committed {r.committed:10.4g} ± {r.tolerance:<10.3g}{'within' if r.within else 'OUTSIDE'}")
+        lines.append(f"  {r.row.ljust(w)}  {r.column:28}{r.here:10.4g}  committed {r.committed:10.4g} ± "
+                     f"{r.tolerance:<10.3g}{'within' if r.within else 'OUTSIDE'}")
     return '\n'.join(lines)

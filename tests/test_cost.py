@@ -23,7 +23,9 @@ def test_flops_of_a_convolution(k, c, d, side, stride):
 def test_cost_is_that_of_the_layers(monkeypatch):
     few = dict(width=32, mults=[1, 1, 2], n_res=1, image_size=64, n_codes=512, perceptual='none')
     tok,work = build('vqgan-8192-dd2', **few),[]
-    hooks = [m.register_forward_hook(lambda m,i,o: work.append(2*o.numel()*m.weight[0].numel())) for m in tok.modules() if isinstance(m, nn.Conv2d)] # operations from the shapes that arrive
+    # operations from the shapes that arrive
+    hooks = [m.register_forward_hook(lambda m,i,o: work.append(2*o.numel()*m.weight[0].numel())) for m in tok.modules()
+             if isinstance(m, nn.Conv2d)]
     with torch.no_grad(): tok.eval().decode_latents(tok.latents(torch.zeros(1, 3, 64, 64)))
     for h in hooks: h.remove()
     attention = 5*2*2*256**2*64 # five layers on 256 positions of 64 channels, two products each
@@ -34,15 +36,18 @@ def test_cost_is_that_of_the_layers(monkeypatch):
     assert c.forward==sum(work)+attention+2*256*512*256           # and the search
     assert c.parameters['discriminator']==663_361 and c.parameters['encoder']==count(tok.encoder)
     judged = flops(lambda: tok.discriminator(torch.zeros(1, 3, 64, 64)))
-    assert 2*sum(work)+7*judged<c.step.flops<3*(sum(work)+attention)+2*256*512*256+11*judged and c.hours==pytest.approx(c.step.flops*96*260_000/1e12/3600)
-    decoder_cost = budget.pixel_cost(run, tok, frozen=True, tokens=True)
-    assert decoder_cost.step.flops<c.step.flops<3*decoder_cost.step.flops and decoder_cost.step.activations<c.step.activations
+    assert 2*sum(work)+7*judged<c.step.flops<3*(sum(work)+attention)+2*256*512*256+11*judged and c.hours==pytest.approx(
+        c.step.flops*96*260_000/1e12/3600)
+    decoding = budget.pixel_cost(run, tok, frozen=True, tokens=True)
+    assert decoding.step.flops<c.step.flops<3*decoding.step.flops and decoding.step.activations<c.step.activations
 
-def vit_work(n, width, depth, into, out=0): # -> products with weights, those of attention, those of the patch embedding, of n tokens and the class token
+# -> products with weights, those of attention, those of the patch embedding, of n tokens and the class token
+def vit_work(n, width, depth, into, out=0):
     embed,length = 2*n*into*width,n+1
     return embed+depth*24*length*width**2+(2*n*width*(width+out) if out else 0),depth*4*length**2*width,embed
 
-STUDENT = dict(image_size=64, patch=8, n_codes=128, dim=16, student_width=48, student_depth=2, student_heads=3, feature_depth=1, batch_size=12, steps=700)
+STUDENT = dict(image_size=64, patch=8, n_codes=128, dim=16, student_width=48, student_depth=2, student_heads=3,
+               feature_depth=1, batch_size=12, steps=700)
 
 @pytest.fixture(scope='module')
 def teacher(): return load_teacher('timm:vit_tiny_patch16_224', pretrained=False, size=128)
@@ -58,11 +63,14 @@ def test_cost_of_vqkd_is_that_of_its_products(monkeypatch, teacher, precision):
     lines,attention,embed = (a+b for a,b in zip(vit_work(64, 48, 2, 3*8*8, 16), vit_work(64, 48, 1, 16, 192)))
     search,image = 2*64*128*16,vit_work(64, 48, 2, 3*8*8)[2]
     assert c.forward==lines+attention+search==kept.forward
-    assert kept.step.flops==3*lines-image+3.5*attention+search # images need no gradient; attention forgets its scores and computes them again
+    # images need no gradient; attention forgets its scores and computes them again
+    assert kept.step.flops==3*lines-image+3.5*attention+search
     assert c.step.flops-kept.step.flops==sum(vit_work(64, 192, 12, 3*16*16)[:2])
-    assert kept.step.state==16*count(tok) and c.step.state-kept.step.state==sum(p.numel()*p.element_size() for p in teacher.parameters())
+    assert kept.step.state==16*count(tok) and c.step.state-kept.step.state==sum(p.numel()*p.element_size()
+        for p in teacher.parameters())
     assert c.step.activations==kept.step.activations>4*64*48*10
-    assert c.parameters=={'encoder':count(tok.encoder), 'feature_decoder':count(tok.feature_decoder), 'teacher (frozen)':count(teacher)} and 'teacher (frozen)' not in kept.parameters
+    assert c.parameters=={'encoder':count(tok.encoder), 'feature_decoder':count(tok.feature_decoder),
+                          'teacher (frozen)':count(teacher)} and 'teacher (frozen)' not in kept.parameters
     assert c.hours==pytest.approx(c.step.flops*12*700/1e12/3600) and asked[0][1:]==((12, 65, 48), precision)
 
 def test_vqkd_of_a_convolutional_teacher(monkeypatch): # at a size of its own, whose map is not the student's
@@ -70,7 +78,8 @@ def test_vqkd_of_a_convolutional_teacher(monkeypatch): # at a size of its own, w
     run = SimpleNamespace(**RECIPES['vqkd-clip-8192'] | STUDENT)
     t = load_teacher('effnet', pretrained=False, size=96)
     work = []
-    hooks = [m.register_forward_hook(lambda m,i,o: work.append(2*o.numel()*m.weight[0].numel())) for m in t.modules() if isinstance(m, nn.Conv2d)]
+    hooks = [m.register_forward_hook(lambda m,i,o: work.append(2*o.numel()*m.weight[0].numel())) for m in t.modules()
+             if isinstance(m, nn.Conv2d)]
     t(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
     for h in hooks: h.remove()
     c,kept = (budget.distil_cost(run, student_tokenizer(run, 112), t, cached) for cached in (False, True))
@@ -85,7 +94,8 @@ def test_hours_and_memory(n, steps, share, held, processes, rate):
     c = Cost({}, 1, StepCost(n, 7, held), steps, share*processes, processes, rate, '')
     near = lambda v: pytest.approx(v, rel=1e-9)
     assert c.hours==near(n*steps*share*processes/(processes*rate)/3600)
-    assert replace(c, steps=3*steps).hours==near(3*c.hours) and replace(c, batch_size=5*c.batch_size).hours==near(5*c.hours)
+    assert replace(c, steps=3*steps).hours==near(3*c.hours) and replace(c,
+        batch_size=5*c.batch_size).hours==near(5*c.hours)
     assert replace(c, processes=4*processes).hours==near(c.hours/4)==replace(c, rate=4*rate).hours
     assert replace(c, step=StepCost(2*n, 7, held)).hours==near(2*c.hours)
     assert 1e9*c.gigabytes==near(held+7*share) # a process holds its share of the batch, and all of the weights
@@ -95,7 +105,8 @@ def test_the_table_says_the_hours():
     c = Cost(dict(encoder=1234567, decoder=0), 10**9, StepCost(10**9, 10**6, 10**9), 1000, 36, 1, 1e10, 'by hand')
     assert c.hours==1 and c.gigabytes==1.036
     said = c._repr_markdown_()
-    assert '| 1,000 steps of 36 | about 1 h on 1 process at 10 GFLOP/s each (by hand) |' in said and 'encoder 1,234,567' in said and 'decoder' not in said
+    assert '| 1,000 steps of 36 | about 1 h on 1 process at 10 GFLOP/s each (by hand) |' in said
+    assert 'encoder 1,234,567' in said and 'decoder' not in said
     assert 'about 30 min on 2 processes' in replace(c, processes=2)._repr_markdown_()
 
 def test_the_rate_is_operations_over_time(monkeypatch): # by a clock that ticks when it is looked at
@@ -108,13 +119,13 @@ def test_the_rate_is_operations_over_time(monkeypatch): # by a clock that ticks 
     before = torch.get_rng_state()
     rate = measured_rate(lambda: Layer(8, 4, bias=False), (5, 8), 'fp32', seconds=3)
     assert torch.equal(torch.get_rng_state(), before) and len(calls)==1+1+3 # counted once, warmed up once
-    assert rate==3 * 3*2*5*8*4 / 4                                          # three times forward and backward, until the clock's fourth tick
+    # three times forward and backward, until the clock's fourth tick
+    assert rate==3 * 3*2*5*8*4 / 4
 
 def test_cost_of_a_proposal_network_is_that_of_its_products():
     from iutok.proposals.ar import AR, AR_SIZES
-    from iutok.budget import ar_cost
     ar = AR(512, 10, 64, **AR_SIZES['small'])
-    c = ar_cost(SimpleNamespace(steps=500, batch_size=96, lr=1e-3, precision='fp32'), ar)
+    c = budget.ar_cost(SimpleNamespace(steps=500, batch_size=96, lr=1e-3, precision='fp32'), ar)
     matrices = sum(p.numel() for n,p in ar.named_parameters() if p.ndim==2 and not n.startswith('embed'))
     assert c.parameters['network']==sum(p.numel() for p in ar.parameters())
     assert 2*64*matrices*.9 < c.forward < 2*64*matrices*1.3 # the rest is attention

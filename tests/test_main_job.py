@@ -95,9 +95,10 @@ def test_a_second_call_runs_nothing(clone, done):
 
 def planned(clone, profile='smoke', overrides={}, **choice): # folders of the runs that a call would make
     config = clone/'planned.json'
+    runs = clone/'runs'/('emoji-'*(choice.get('world')=='emoji')+profile)
     config.write_text(json.dumps(dict(profile=profile, overrides=overrides) | choice))
-    (clone/'runs'/profile).mkdir(parents=True, exist_ok=True)
-    r = call(clone, '-m', 'snakemake', '-s', str(clone/'scripts'/'Snakefile'), '--directory', str(clone/'runs'/profile),
+    runs.mkdir(parents=True, exist_ok=True)
+    r = call(clone, '-m', 'snakemake', '-s', str(clone/'scripts'/'Snakefile'), '--directory', str(runs),
              '--cores', '1', '--dry-run', '--rerun-triggers', 'mtime', 'params', 'input', '--configfile', str(config))
     return set(re.findall(r'output: (\S+)/record.json', r.stdout+r.stderr))
 
@@ -120,6 +121,22 @@ def test_the_mini_table_has_its_rows(clone):
     small = {f'{r}-ar-small-s{s}' for r in rows for s in (0, 1) if f'-s{s}' in r}
     large = {f'{r}-ar-large-s0' for r in rows if '-s0' in r}
     assert {n for n in mini if '-ar-' in n}==small | large
+
+def test_the_quick_table_in_colour_has_its_rows(clone):
+    quick = planned(clone, 'quick', world='emoji')
+    rows = {'vqgan-s0', 'fsq-s0', *(f'{t}-s0-decoder' for t in ('vqkd-effnet', 'cluster-effnet', 'cluster-random'))}
+    assert scored_in(quick)==rows
+    assert {n for n in quick if '-ar-' in n}=={f'{r}-ar-small-s0' for r in rows}
+
+def test_the_full_table_in_colour_has_its_rows_and_null_teachers(clone):
+    full = planned(clone, 'mini', world='emoji')
+    teachers = ('effnet', 'clip', 'vit', 'dino', 'mae')
+    taught = [f'vqkd-{t}' for t in (*teachers, 'random', 'shuffled')]
+    taught += [f'cluster-{t}' for t in (*teachers, 'random', 'pixels', 'edges')]
+    rows = {f'{t}-s{s}' for t in ('vqgan', 'cvqvae', 'fsq') for s in (0, 1)}
+    rows |= {f'{t}-s{s}-decoder' for t in taught for s in (0, 1)}
+    assert scored_in(full)==rows and len(rows)==36
+    assert {n for n in full if '-ar-large-' in n}=={f'{r}-ar-large-s0' for r in rows if '-s0' in r}
 
 def test_the_papers_table_has_its_rows(clone):
     paper = planned(clone, 'paper', data_root='IMAGENET')

@@ -1,17 +1,21 @@
-"What a run can be told: judged in milliseconds, before anything slow begins; a recipe that is named is a recipe that is used."
-import os, subprocess, sys
+"""What a run can be told: judged in milliseconds, before anything slow begins;
+a recipe that is named is a recipe that is used."""
+import json, os, subprocess, sys
 from pathlib import Path
 import pytest
 from iutok.runs import asked,start_run
-from iutok.settings import MINI,PARAMETERS,RECIPES,anchored,check_places,default_recipe,parameter,parse_words,resolve,rows_of,run_folder,run_name,takes
+from iutok.settings import (EMOJI,MINI,PARAMETERS,RECIPES,anchored,check_places,default_recipe,parameter,parse_words,
+                            resolve,rows_of,run_folder,run_name,takes)
 from iutok.checks import PROFILES
+from iutok.files import fingerprint, short_path
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted({r['notebook'] for r in RECIPES.values()})
 
 def ask(notebook, *words): return resolve(notebook, parse_words(notebook, list(words)))
 
-# --- recipes -----------------------------------------------------------------------------------------------------------
+# --- recipes
+# -----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize('name', RECIPES)
 def test_a_named_recipe_is_taken_as_it_is(name):
@@ -30,14 +34,17 @@ def test_a_value_that_is_given_wins_over_the_recipe():
     got = ask('train_vqgan', 'recipe=llamagen-16384x8', 'n_codes=128')
     assert (got['n_codes'], got['dim'], got['sphere'], got['gan_gain'])==(128, 8, True, 0)
 
-@pytest.mark.parametrize('notebook, recipe', [('train_vqkd', 'vqkd-dino-8192'), ('train_vqgan', 'llamagen-16384x8'), ('train_vqgan', 'vqgan-8192-stylegan2')])
+@pytest.mark.parametrize('notebook, recipe',
+                         [('train_vqkd', 'vqkd-dino-8192'), ('train_vqgan', 'llamagen-16384x8'),
+                          ('train_vqgan', 'vqgan-8192-stylegan2')])
 def test_a_named_recipe_never_writes_into_the_tables_own_folder(notebook, recipe):
     named,own = ask(notebook, f'recipe={recipe}'),ask(notebook)
     assert recipe in run_name(named) and run_folder(named)!=run_folder(own)
 
 def test_two_rows_of_one_notebook_never_share_a_folder():
     for notebook in NOTEBOOKS:
-        folders = [run_folder(ask(notebook, f'recipe={name}')) for name in rows_of(notebook) if notebook!='train_ar' or RECIPES[name]['profile']!='paper']
+        folders = [run_folder(ask(notebook, f'recipe={name}')) for name in rows_of(notebook) if notebook!='train_ar'
+                   or RECIPES[name]['profile']!='paper']
         same = {f for f in folders if folders.count(f)>1}
         assert not same, same
 
@@ -47,8 +54,10 @@ def test_smoke_and_quick_are_the_mini_row_with_other_sizes(kind):
     for profile in ('smoke', 'quick'):
         row = RECIPES[f'{profile}-{kind}']
         differ = {k for k in row if row[k]!=mini.get(k)}
-        sizes = {'profile', 'tokenizer', 'ars', 'train_images', 'held_images', 'probe_images', 'steps', 'batch_size', 'look_every', 'n_codes', 'dim',
-                 'levels', 'mults', 'latent', 'disc_width', 'student_width', 'student_depth', 'student_heads', 'vit_width', 'vit_depth',
+        sizes = {'profile', 'tokenizer', 'ars', 'train_images', 'held_images', 'probe_images', 'steps', 'batch_size',
+                 'look_every', 'n_codes', 'dim',
+                 'levels', 'mults', 'latent', 'disc_width', 'student_width', 'student_depth', 'student_heads',
+                 'vit_width', 'vit_depth',
                  'vit_heads', 'vectors', 'iters', 'data'}
         assert differ<=sizes
 
@@ -59,57 +68,140 @@ def test_every_parameter_that_a_row_sets_has_a_type_and_a_sentence():
 
 def test_pixels_are_trained_alike_in_every_row_of_a_comparison():
     from iutok.recipes import PIXEL_KEYS
-    for profile in ('smoke', 'quick', 'mini'):
+    for profile in ('smoke', 'quick', 'mini', 'emoji-smoke', 'emoji-quick', 'emoji-mini'):
         rows = [RECIPES[f'{profile}-{k}'] for k in ('vqgan', 'cvqvae', 'fsq', 'decoder')]
         shared = [k for k in PIXEL_KEYS if k!='body' and not k.startswith('vit')]
         for r in rows: assert {k:r[k] for k in shared}=={k:rows[0][k] for k in shared}
 
-# --- values ------------------------------------------------------------------------------------------------------------
+# --- the world in colour -----------------------------------------------------------------------------------------------
+
+GREY = json.loads((ROOT/'tests'/'data'/'grey_rows.json').read_text()) # recipe -> digest of its values and folder
+
+@pytest.mark.parametrize('name', GREY)
+def test_no_value_and_no_folder_of_a_row_in_grey_has_moved(name):
+    "Whoever means to move one makes its committed runs again, and writes its new digest here."
+    p = ask(RECIPES[name]['notebook'], f'recipe={name}')
+    assert fingerprint(p, str(short_path(run_folder(p))))==GREY[name]
+
+@pytest.mark.parametrize('kind', EMOJI)
+@pytest.mark.parametrize('profile', ['smoke', 'quick', 'mini'])
+def test_the_data_choose_the_row_in_colour(profile, kind):
+    name = f'emoji-{profile}-{kind}'
+    row = RECIPES[name]
+    assert row.keys()>=RECIPES[f'{profile}-{kind}'].keys() and row['profile']==profile
+    assert set(row) <= {*takes(row['notebook']), 'notebook'}
+    if 'data' not in row: got = ask(row['notebook'], f'recipe={name}')
+    else:
+        got = ask(row['notebook'], f'profile={profile}', 'data=emoji')
+        assert (got['recipe'], got['data'])==(name, 'emoji')
+    assert run_folder(got).parent==ROOT/'runs'/f'emoji-{profile}'
+    assert got.get('tokenizer', 'runs/emoji-').startswith('runs/emoji-')
+    assert all(a.startswith(f'runs/emoji-{profile}/') for a in got.get('ars') or [])
+
+@pytest.mark.parametrize('profile', ['smoke', 'quick', 'mini'])
+def test_rows_in_colour_have_64_pixels_and_64_tokens(profile):
+    rows = {k:RECIPES[f'emoji-{profile}-{k}'] for k in EMOJI}
+    assert {r['image_size'] for r in rows.values() if 'image_size' in r}=={64}
+    for kind in ('vqgan', 'cvqvae', 'fsq', 'decoder'): assert 64//2**(len(rows[kind]['mults'])-1)==8
+    assert (64//rows['vqkd']['patch'], rows['cluster']['grid'], rows['vqkd']['use_size'])==(8, 8, 64)
+
+@pytest.mark.parametrize('profile', ['quick', 'mini'])
+def test_every_row_in_colour_has_1024_codes(profile):
+    from math import prod
+    rows = {k:RECIPES[f'emoji-{profile}-{k}'] for k in ('vqgan', 'cvqvae', 'vqkd', 'cluster')}
+    assert {r['n_codes'] for r in rows.values()}=={1024}
+    assert prod(RECIPES[f'emoji-{profile}-fsq']['levels'])==1024
+
+def test_a_row_in_grey_may_be_asked_to_see_colour():
+    got = ask('train_vqgan', 'recipe=mini-vqgan', 'data=emoji')
+    assert (got['image_size'], got['n_codes'], got['data'])==(32, 512, 'emoji')
+    assert ask('train_vqgan', 'profile=paper', 'data=emoji')['recipe']=='vqgan-8192-dd2' # none of its own
+
+# --- values
+# ------------------------------------------------------------------------------------------------------------
 
 WRONG = [ # a command, and a piece of the sentence that it earns
     ('train_vqgan', 'steps=0', 'steps must be a whole number of at least 1, got 0'),
-    ('train_vqgan', 'steps=-3', 'steps must be'), ('train_vqgan', 'steps=2.5', 'steps must be int'), ('train_vqgan', 'steps=many', 'steps must be int'),
+    ('train_vqgan', 'steps=-3', 'steps must be'), ('train_vqgan', 'steps=2.5', 'steps must be int'),
+         ('train_vqgan', 'steps=many', 'steps must be int'),
     ('train_vqgan', 'steps=true', 'steps must be int'), ('train_vqgan', 'steps=none', None),
-    ('train_vqgan', 'n_codes=0', 'n_codes must be'), ('train_vqgan', 'n_codes=1', 'n_codes must be'), ('train_vqgan', 'dim=0', 'dim must be'),
-    ('train_vqgan', 'image_size=-32', 'image_size must be'), ('train_vqgan', 'image_size=30', 'image_size=30 cannot be halved 2 times'),
-    ('train_vqgan', 'mults=[]', 'mults must hold at least one number'), ('train_vqgan', 'mults=["a"]', 'every number of mults'),
-    ('train_vqgan', 'mults=[0,1]', 'every number of mults'), ('train_vqgan', 'mults=3', 'mults must be list'), ('train_vqgan', 'mults=[1,2', 'mults must be list'),
-    ('train_vqgan', 'seed=-1', 'seed must be a whole number from 0'), ('train_vqgan', 'seed=99999999999', 'seed must be'),
-    ('train_vqgan', 'train_images=0', 'train_images must be a whole number of at least 1'), ('train_vqgan', 'train_images=-5', 'train_images must be'),
-    ('train_vqgan', 'held_images=0', 'held_images must be'), ('train_vqgan', 'clip=-1', 'clip must be a finite number at least 0'),
+    ('train_vqgan', 'n_codes=0', 'n_codes must be'), ('train_vqgan', 'n_codes=1', 'n_codes must be'),
+         ('train_vqgan', 'dim=0', 'dim must be'),
+    ('train_vqgan', 'image_size=-32', 'image_size must be'),
+         ('train_vqgan', 'image_size=30', 'image_size=30 cannot be halved 2 times'),
+    ('train_vqgan', 'mults=[]', 'mults must hold at least one number'),
+         ('train_vqgan', 'mults=["a"]', 'every number of mults'),
+    ('train_vqgan', 'mults=[0,1]', 'every number of mults'), ('train_vqgan', 'mults=3', 'mults must be list'),
+         ('train_vqgan', 'mults=[1,2', 'mults must be list'),
+    ('train_vqgan', 'seed=-1', 'seed must be a whole number from 0'),
+         ('train_vqgan', 'seed=99999999999', 'seed must be'),
+    ('train_vqgan', 'train_images=0', 'train_images must be a whole number of at least 1'),
+         ('train_vqgan', 'train_images=-5', 'train_images must be'),
+    ('train_vqgan', 'held_images=0', 'held_images must be'),
+         ('train_vqgan', 'clip=-1', 'clip must be a finite number at least 0'),
     ('train_vqgan', 'look_every=-1', 'look_every must be'), ('train_vqgan', 'look_every=0', 'look_every must be'),
     ('train_vqgan', 'batch_size=0', 'batch_size must be'), ('train_vqgan', 'batch_size=-1', 'batch_size must be'),
-    ('train_vqgan', 'lr=nan', 'lr must be a finite number above 0, got nan'), ('train_vqgan', 'lr=inf', 'lr must be a finite'), ('train_vqgan', 'lr=0', 'lr must be'),
-    ('train_vqgan', 'lr=-1e-3', 'lr must be'), ('train_vqgan', 'lr=fast', 'lr must be float'), ('train_vqgan', 'lr_final=1.5', 'lr_final must be'),
-    ('train_vqgan', 'warmup=2', 'warmup must be'), ('train_vqgan', 'warm=-0.1', 'warm must be'), ('train_vqgan', 'warm=nan', 'warm must be'),
-    ('train_vqgan', 'betas=[0.9]', 'betas are the two of Adam'), ('train_vqgan', 'betas=[0.9,1.0]', 'each of betas'), ('train_vqgan', 'betas=[0.5,0.9,0.9]', 'betas are'),
-    ('train_vqgan', 'beta=-1', 'beta must be'), ('train_vqgan', 'beta=nan', 'beta must be'), ('train_vqgan', 'init=zeros', 'init must be one of uniform, kmeans'),
+    ('train_vqgan', 'lr=nan', 'lr must be a finite number above 0, got nan'),
+         ('train_vqgan', 'lr=inf', 'lr must be a finite'), ('train_vqgan', 'lr=0', 'lr must be'),
+    ('train_vqgan', 'lr=-1e-3', 'lr must be'), ('train_vqgan', 'lr=fast', 'lr must be float'),
+         ('train_vqgan', 'lr_final=1.5', 'lr_final must be'),
+    ('train_vqgan', 'warmup=2', 'warmup must be'), ('train_vqgan', 'warm=-0.1', 'warm must be'),
+         ('train_vqgan', 'warm=nan', 'warm must be'),
+    ('train_vqgan', 'betas=[0.9]', 'betas are the two of Adam'), ('train_vqgan', 'betas=[0.9,1.0]', 'each of betas'),
+         ('train_vqgan', 'betas=[0.5,0.9,0.9]', 'betas are'),
+    ('train_vqgan', 'beta=-1', 'beta must be'), ('train_vqgan', 'beta=nan', 'beta must be'),
+         ('train_vqgan', 'init=zeros', 'init must be one of uniform, kmeans'),
     ('train_vqgan', 'sphere=perhaps', 'sphere must be bool'), ('train_vqgan', 'attention=2', 'attention must be bool'),
-    ('train_vqgan', 'width=0', 'width must be'), ('train_vqgan', 'n_res=-1', 'n_res must be'), ('train_vqgan', 'latent=0', 'latent must be'),
-    ('train_vqgan', 'transform=mild', 'transform must be one of'), ('train_vqgan', 'perceptual=vgg19', "got 'vgg19' (did you mean vgg?)"),
-    ('train_vqgan', 'gan=-1', 'gan must be'), ('train_vqgan', 'gan_loss=hing', 'did you mean hinge'), ('train_vqgan', 'gan_start=1.01', 'gan_start must be'),
-    ('train_vqgan', 'r1=-1', 'r1 must be'), ('train_vqgan', 'disc=patch', 'disc must be one of'), ('train_vqgan', 'disc_depth=0', 'disc_depth must be'),
-    ('train_vqgan', 'disc_depth=4', 'disc_depth=4 takes images of at least 48 pixels'), ('train_vqgan', 'disc_lr=0', 'disc_lr must be'),
-    ('train_vqgan', 'disc_forward=twice', 'disc_forward must be'), ('train_vqgan', 'ema=1.1', 'ema must be'), ('train_vqgan', 'workers=-1', 'workers must be'),
-    ('train_vqgan', 'precision=fp16', 'precision must be one of auto, bf16, fp32'), ('train_vqgan', 'profile=huge', 'profile must be one of'),
-    ('train_vqgan', 'name=a/../../esc', 'below run_root'), ('train_vqgan', 'name=/abs', 'below run_root'), ('train_vqgan', 'name=..', 'below run_root'),
-    ('train_vqgan', 'name={nothing}', 'no format string'), ('train_vqgan', 'name={', 'no format string'), ('train_vqgan', 'name=', 'name is empty'),
-    ('train_vqgan', 'recipe=vqgan-8193', 'did you mean vqgan-8192'), ('train_vqgan', 'recipe=fsq-8000', "is for train_fsq"),
-    ('train_vqgan', 'stepz=3', "no parameter 'stepz'; did you mean 'steps'?"), ('train_vqgan', 'levels=[8,8]', "no parameter 'levels'"), ('train_vqgan', 'steps', 'not of the form name=value'),
-    ('train_fsq', 'levels=[]', 'levels must hold'), ('train_fsq', 'levels=[8,1]', 'every number of levels'), ('train_fsq', 'levels=[8.5,5]', 'every number of levels'),
-    ('train_cvqvae', 'anchor=far', 'anchor must be one of'), ('train_cluster', 'iters=0', 'iters must be'), ('train_cluster', 'iters=-3', 'iters must be'),
-    ('train_cluster', 'vectors=-5', 'vectors must be a whole number of at least 0'), ('train_cluster', 'rule=loyd', 'did you mean lloyd'),
-    ('train_cluster', 'grid=0', 'grid must be'), ('train_cluster', 'teacher=efnet', 'did you mean effnet'), ('train_vqkd', 'teacher=../x;y', 'teacher must be'),
-    ('train_vqkd', 'patch=5', 'image_size=32 is no multiple of patch=5'), ('train_vqkd', 'student_heads=5', 'student_width=96 does not divide into student_heads=5'),
-    ('train_vqkd', 'lookup=never', 'lookup must be'), ('train_vqkd', 'weight_decay=-1', 'weight_decay must be'), ('train_vqkd', 'feature_depth=-1', 'feature_depth must be'),
-    ('train_vqgan', 'name=.', 'below run_root'), ('train_vqgan', 'name=cache', 'neither cache nor logs'), ('train_vqgan', 'run_root=', 'run_root is empty'),
-    ('train_vqgan', 'data=nowhere', 'data must be one of'), ('train_vqgan', 'data=folder:', 'data must be one of'), ('train_ar', 'size=smal', 'did you mean small'),
+    ('train_vqgan', 'width=0', 'width must be'), ('train_vqgan', 'n_res=-1', 'n_res must be'),
+         ('train_vqgan', 'latent=0', 'latent must be'),
+    ('train_vqgan', 'transform=mild', 'transform must be one of'),
+         ('train_vqgan', 'perceptual=vgg19', "got 'vgg19' (did you mean vgg?)"),
+    ('train_vqgan', 'gan=-1', 'gan must be'), ('train_vqgan', 'gan_loss=hing', 'did you mean hinge'),
+         ('train_vqgan', 'gan_start=1.01', 'gan_start must be'),
+    ('train_vqgan', 'r1=-1', 'r1 must be'), ('train_vqgan', 'disc=patch', 'disc must be one of'),
+         ('train_vqgan', 'disc_depth=0', 'disc_depth must be'),
+    ('train_vqgan', 'disc_depth=4', 'disc_depth=4 takes images of at least 48 pixels'),
+         ('train_vqgan', 'disc_lr=0', 'disc_lr must be'),
+    ('train_vqgan', 'disc_forward=twice', 'disc_forward must be'), ('train_vqgan', 'ema=1.1', 'ema must be'),
+         ('train_vqgan', 'workers=-1', 'workers must be'),
+    ('train_vqgan', 'precision=fp16', 'precision must be one of auto, bf16, fp32'),
+         ('train_vqgan', 'profile=huge', 'profile must be one of'),
+    ('train_vqgan', 'name=a/../../esc', 'below run_root'), ('train_vqgan', 'name=/abs', 'below run_root'),
+         ('train_vqgan', 'name=..', 'below run_root'),
+    ('train_vqgan', 'name={nothing}', 'no format string'), ('train_vqgan', 'name={', 'no format string'),
+         ('train_vqgan', 'name=', 'name is empty'),
+    ('train_vqgan', 'recipe=vqgan-8193', 'did you mean vqgan-8192'),
+         ('train_vqgan', 'recipe=fsq-8000', "is for train_fsq"),
+    ('train_vqgan', 'stepz=3', "no parameter 'stepz'; did you mean 'steps'?"),
+         ('train_vqgan', 'levels=[8,8]', "no parameter 'levels'"),
+         ('train_vqgan', 'steps', 'not of the form name=value'),
+    ('train_fsq', 'levels=[]', 'levels must hold'), ('train_fsq', 'levels=[8,1]', 'every number of levels'),
+         ('train_fsq', 'levels=[8.5,5]', 'every number of levels'),
+    ('train_cvqvae', 'anchor=far', 'anchor must be one of'), ('train_cluster', 'iters=0', 'iters must be'),
+         ('train_cluster', 'iters=-3', 'iters must be'),
+    ('train_cluster', 'vectors=-5', 'vectors must be a whole number of at least 0'),
+         ('train_cluster', 'rule=loyd', 'did you mean lloyd'),
+    ('train_cluster', 'grid=0', 'grid must be'), ('train_cluster', 'teacher=efnet', 'did you mean effnet'),
+         ('train_vqkd', 'teacher=../x;y', 'teacher must be'),
+    ('train_vqkd', 'patch=5', 'image_size=32 is no multiple of patch=5'),
+         ('train_vqkd', 'student_heads=5', 'student_width=96 does not divide into student_heads=5'),
+    ('train_vqkd', 'lookup=never', 'lookup must be'), ('train_vqkd', 'weight_decay=-1', 'weight_decay must be'),
+         ('train_vqkd', 'feature_depth=-1', 'feature_depth must be'),
+    ('train_vqgan', 'name=.', 'below run_root'), ('train_vqgan', 'name=cache', 'neither cache nor logs'),
+         ('train_vqgan', 'run_root=', 'run_root is empty'),
+    ('train_vqgan', 'data=nowhere', 'data must be one of'), ('train_vqgan', 'data=folder:', 'data must be one of'),
+         ('train_ar', 'size=smal', 'did you mean small'),
     ('train_vqkd', 'teacher=timm:', 'teacher must be'), ('train_vqkd', 'teacher=clipp', 'did you mean clip'),
-    ('train_decoder', 'body=cov', 'did you mean conv'), ('train_decoder', 'vit_heads=7', 'does not divide into vit_heads=7'),
-    ('train_ar', 'drop_label=2', 'drop_label must be'), ('train_ar', 'clip=nan', 'clip must be'), ('evaluate', 'temperature=0', 'temperature must be'),
-    ('evaluate', 'temperature=nan', 'temperature must be'), ('evaluate', 'top_k=-1', 'top_k must be'), ('evaluate', 'top_p=0', 'top_p must be'),
-    ('evaluate', 'scale=inf', 'scale must be'), ('evaluate', 'ars=[1]', 'ars is a list of folders'), ('train_teacher', 'teacher=effnet', 'teacher must be one of'),
-    ('train_teacher', 'drop=1.5', 'drop must be'), ('train_teacher', 'profile=paper', "no profile 'paper'"), ('train_scorer', 'shift=-1', 'shift must be'),
+    ('train_decoder', 'body=cov', 'did you mean conv'),
+         ('train_decoder', 'vit_heads=7', 'does not divide into vit_heads=7'),
+    ('train_ar', 'drop_label=2', 'drop_label must be'), ('train_ar', 'clip=nan', 'clip must be'),
+         ('evaluate', 'temperature=0', 'temperature must be'),
+    ('evaluate', 'temperature=nan', 'temperature must be'), ('evaluate', 'top_k=-1', 'top_k must be'),
+         ('evaluate', 'top_p=0', 'top_p must be'),
+    ('evaluate', 'scale=inf', 'scale must be'), ('evaluate', 'ars=[1]', 'ars is a list of folders'),
+         ('train_teacher', 'teacher=effnet', 'teacher must be one of'),
+    ('train_teacher', 'drop=1.5', 'drop must be'), ('train_teacher', 'profile=paper', "no profile 'paper'"),
+         ('train_scorer', 'shift=-1', 'shift must be'),
 ]
 
 @pytest.mark.parametrize('notebook, word, said', [w for w in WRONG if w[2]], ids=lambda v: str(v)[:30])
@@ -122,10 +214,14 @@ def test_every_teacher_there_is_may_be_asked_for(teacher):
     assert ask('train_vqkd', f'teacher={teacher}')['teacher']==teacher
 
 def test_a_batch_larger_than_the_images_is_refused():
-    with pytest.raises(ValueError, match='batch_size=64 is more than train_images=50'): ask('train_vqgan', 'train_images=50')
+    with pytest.raises(ValueError, match='batch_size=64 is more than train_images=50'):
+        ask('train_vqgan', 'train_images=50')
 
-@pytest.mark.parametrize('words, key, want', [(['lr=1e-3'], 'lr', 1e-3), (['lr=1'], 'lr', 1.), (['attention=yes'], 'attention', True), (['mults=[1,2]'], 'mults', [1, 2]),
-                                              (['teacher_size=none'], 'teacher_size', None), (['steps=0x10'], 'steps', 16)])
+@pytest.mark.parametrize('words, key, want',
+                         [(['lr=1e-3'], 'lr', 1e-3), (['lr=1'], 'lr', 1.), (['attention=yes'], 'attention', True),
+                          (['mults=[1,2]'], 'mults', [1, 2]),
+                                              (['teacher_size=none'], 'teacher_size', None),
+                          (['steps=0x10'], 'steps', 16)])
 def test_words_on_the_command_line_mean_what_they_say(words, key, want):
     notebook = 'train_vqkd' if key=='teacher_size' else 'train_vqgan'
     got = ask(notebook, *words)[key]
@@ -146,7 +242,8 @@ def test_the_papers_proposal_networks_see_augmented_images_and_gpt2_starts_from_
         assert row['text_weights']==(None if 'llama' in name else name.removeprefix('ar-'))
     assert ask('train_ar')['transform']=='none' # mini: one view, tokenised once
 
-# --- folders and paths -------------------------------------------------------------------------------------------------
+# --- folders and paths
+# -------------------------------------------------------------------------------------------------
 
 def test_a_teachers_name_with_slashes_is_one_folder_of_its_own():
     a,b = (run_name(ask('train_vqkd', f'teacher={t}')) for t in ('timm:hf-hub:a/b-c', 'timm:hf-hub:a-b/c'))
@@ -156,7 +253,8 @@ def test_paths_are_relative_to_where_the_person_stands(tmp_path, monkeypatch):
     (tmp_path/'pics').mkdir()
     monkeypatch.chdir(tmp_path)
     got = anchored(dict(data='folder:pics', run_root='runs8', tokenizer='t', ars=['a', '/b'], teacher='effnet'))
-    assert got==dict(data=f'folder:{tmp_path}/pics', run_root=f'{tmp_path}/runs8', tokenizer=f'{tmp_path}/t', ars=[f'{tmp_path}/a', '/b'], teacher='effnet')
+    assert got==dict(data=f'folder:{tmp_path}/pics', run_root=f'{tmp_path}/runs8', tokenizer=f'{tmp_path}/t',
+                     ars=[f'{tmp_path}/a', '/b'], teacher='effnet')
     monkeypatch.chdir('/')
     monkeypatch.setenv('IUTOK_HERE', str(tmp_path)) # handed on by scripts/run, which works in the clone
     assert anchored(dict(run_root='runs8'))['run_root']==f'{tmp_path}/runs8'
@@ -169,9 +267,12 @@ def test_a_run_of_the_clone_is_found_from_its_nbs_folder_too(tmp_path, monkeypat
     assert anchored(dict(tokenizer='runs/mini/x'))['tokenizer']==f'{tmp_path}/runs/mini/x'
 
 @pytest.mark.parametrize('words, said', [
-    (['tokenizer=nowhere'], "'.*nowhere' does not exist"), (['tokenizer=half'], 'holds no record.json: that run did not finish'),
-    (['tokenizer=done', 'data=folder:nowhere'], 'data: .*nowhere is not a folder'), (['tokenizer=done', 'data=imagenet'], 'needs data_root'),
-    (['tokenizer=done', 'data_root=nowhere'], 'data_root: .*nowhere does not exist'), (['tokenizer=done', 'run_root=file'], 'cannot be written to')])
+    (['tokenizer=nowhere'], "'.*nowhere' does not exist"), (['tokenizer=half'], 'holds no record.json: that run did '
+        'not finish'),
+    (['tokenizer=done', 'data=folder:nowhere'], 'data: .*nowhere is not a folder'),
+        (['tokenizer=done', 'data=imagenet'], 'needs data_root'),
+    (['tokenizer=done', 'data_root=nowhere'], 'data_root: .*nowhere does not exist'),
+        (['tokenizer=done', 'run_root=file'], 'cannot be written to')])
 def test_places_that_have_to_be_there_are_looked_for_before_anything_begins(tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path/'half').mkdir()
@@ -196,7 +297,8 @@ def test_page_and_weights_of_a_run_lie_in_one_folder_where_the_person_stands(tmp
     assert {'notebook.ipynb', 'record.json', 'tokenizer.json'}<={p.name for p in (tmp_path/'runs8'/'fsq-s0').iterdir()}
     assert 'Its record is' in r.stdout and not (ROOT/'nbs'/'runs8').exists()
 
-# --- what a notebook says ------------------------------------------------------------------------------------------------
+# --- what a notebook says
+# ------------------------------------------------------------------------------------------------
 
 PAGE = "profile:str = 'mini'\nrecipe:str = None\nsteps:int = None\nname:str = None\nrun_root:str = None"
 
@@ -210,16 +312,20 @@ def kernel(*cells): # globals() after these cells
 def test_scratch_cells_change_nothing(tmp_path):
     "Magics, broken code, names of parameters used for something else, cells executed twice."
     plain = asked(kernel(PAGE))
-    assert asked(kernel('%load_ext x', 'stepz = 3', PAGE, 'width:int = 3', 'x = (', 'lr = 1', 'steps = 7', PAGE, 'seed = "a"'))==plain
+    assert asked(kernel('%load_ext x', 'stepz = 3', PAGE, 'width:int = 3', 'x = (', 'lr = 1', 'steps = 7', PAGE,
+                        'seed = "a"'))==plain
     start_run('train_vqgan', kernel('stepz = 1', PAGE, '# Parameters\nrun_root = %r' % str(tmp_path), 'def f(): pass'))
 
 def test_papermills_cell_and_added_lines_count():
-    assert asked(kernel(PAGE+'\nwidth = 8*4', '# Parameters\nteacher = "clip"\nsteps = 3')).items()>=dict(width=32, teacher='clip', steps=3).items()
-    with pytest.raises(ValueError, match="did you mean 'teacher'"): resolve('train_vqkd', asked(kernel(PAGE, '# Parameters\ntecher = "clip"')))
+    assert asked(kernel(PAGE+'\nwidth = 8*4', '# Parameters\nteacher = "clip"\nsteps = 3')).items()>=dict(width=32,
+        teacher='clip', steps=3).items()
+    with pytest.raises(ValueError, match="did you mean 'teacher'"):
+        resolve('train_vqkd', asked(kernel(PAGE, '# Parameters\ntecher = "clip"')))
 
 def test_a_recipe_on_the_page_brings_its_own_profile():
     assert resolve('train_vqgan', asked(kernel(PAGE, '# Parameters\nrecipe = "vqgan-1024"')))['profile']=='paper'
-    with pytest.raises(ValueError, match='leave profile=smoke out'): resolve('train_vqgan', asked(kernel(PAGE, '# Parameters\nrecipe = "vqgan-1024"\nprofile = "smoke"')))
+    with pytest.raises(ValueError, match='leave profile=smoke out'):
+        resolve('train_vqgan', asked(kernel(PAGE, '# Parameters\nrecipe = "vqgan-1024"\nprofile = "smoke"')))
 
 @pytest.mark.parametrize('notebook', [n for n in NOTEBOOKS if n not in ('table_ablations', 'table_teachers')])
 def test_every_runner_declares_what_it_takes_in_one_cell(notebook):
@@ -227,7 +333,8 @@ def test_every_runner_declares_what_it_takes_in_one_cell(notebook):
     cells = json.loads((ROOT/'nbs'/f'{notebook}.ipynb').read_text())['cells']
     tagged = [''.join(c['source']) for c in cells if 'parameters' in c['metadata'].get('tags', [])]
     assert len(tagged)==1 and not any('sizes' in c['metadata'].get('tags', []) for c in cells)
-    for n in ast.parse(tagged[0]).body: assert n.target.id in takes(notebook) and ast.unparse(n.annotation)==parameter(notebook, n.target.id).type
+    for n in ast.parse(tagged[0]).body:
+        assert n.target.id in takes(notebook) and ast.unparse(n.annotation)==parameter(notebook, n.target.id).type
 
 def test_scripts_judge_without_torch():
     code = "import sys, clone; clone.script(sys.argv[1]); print(*sys.modules)"

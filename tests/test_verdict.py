@@ -1,18 +1,13 @@
 "Reproduced or not: a table is held against the committed one within what seeds and machines leave."
-import copy, importlib.util
+import copy
 from pathlib import Path
 import numpy as np, pytest
+from clone import script
 from iutok.files import load_json
 from iutok.verdict import say_verdict, seed_noise, verdict
 
 ROOT = Path(__file__).parents[1]
 ROWS = load_json(ROOT/'nbs'/'results'/'table1_mini'/'records.json')
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(f'script_{name}', ROOT/'scripts'/f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 def nudged(k, factor, name='fsq-s0-scores'): # the committed rows with one number changed
     rows = copy.deepcopy(ROWS)
@@ -53,21 +48,59 @@ def test_other_arithmetic_is_compared_and_other_sizes_are_not():
     for r in rows: r['frozen']['pixels']['precision'] = 'fp32'
     assert verdict(rows, ROWS).within.all()
     for r in rows: r['frozen']['pixels']['steps'] = 400
-    with pytest.raises(ValueError, match='other sizes and are not compared: .*pixels.steps is 400 and 500'): verdict(rows, ROWS)
+    with pytest.raises(ValueError, match='other sizes and are not compared: .*pixels.steps is 400 and 500'):
+        verdict(rows, ROWS)
     for r in rows: r['trained']['seed'] += 7
     with pytest.raises(ValueError, match='no VQGAN with seed 7'): verdict(rows, ROWS)
 
-def test_cost_is_that_of_the_records_scaled_by_the_two_machines():
-    line = script('reproduce').cost_line([dict(seconds=600., hardware=dict(cpu='X'))]*4, 100e9, 50e9, 2)
-    assert '4 runs' in line and '40 minutes of one core on X at 100 GFLOP/s' in line and 'about 40 minutes on 2 cores' in line
+def test_two_worlds_are_never_held_against_each_other():
+    rows = copy.deepcopy(ROWS)
+    for r in rows: r['frozen']['pixels']['image_size'] = 64
+    with pytest.raises(ValueError, match='image_size is 64 and 32'): verdict(rows, ROWS)
 
-@pytest.mark.parametrize('args, said', [(['--teachers', 'efnet'], "no teacher 'efnet'"), (['--teachers', 'timm:a/b'], "no teacher 'timm:a/b'"),
-                                        (['full', '--profile', 'smoke'], 'full is the profile mini'), (['--cores', '0'], 'at least 1')])
+# --- the words and the costs of scripts/reproduce
+
+def test_cost_is_that_of_the_records_scaled_by_the_two_machines():
+    line = script('reproduce').cost_line('as the committed ones took', [600.]*4, 100e9, 50e9, 2)
+    for said in ('4 runs, as the committed', '40 minutes of one core at 100 GFLOP/s', 'about 40 minutes on 2 cores'):
+        assert said in line
+
+def test_a_run_that_nobody_made_has_an_estimate_by_its_steps():
+    r = script('reproduce')
+    kinds = {'vqgan-s0':'train_vqgan', 'vqkd-random-s1':'train_vqkd', 'cluster-effnet-s0-decoder':'train_decoder',
+             'vqkd-vit-s0-decoder-ar-large-s0':'train_ar-large', 'fsq-s0-scores':'evaluate',
+             'table1_tokenizers':'table1_tokenizers'}
+    assert {n:r.kind_of(n) for n in kinds}==kinds
+    choice = dict(world='emoji', profile='mini', overrides={})
+    more = choice | dict(overrides=dict(train_ar=dict(steps=4000)))
+    assert r.estimated('vqgan-s0-ar-small-s0', more)>5*r.estimated('vqgan-s0-ar-small-s0', choice)
+    assert r.estimated('vqgan-s0', choice | dict(world='fashion')) is None
+
+def test_the_cost_of_a_plan_says_what_is_known_and_what_is_estimated(monkeypatch, capsys, tmp_path):
+    r = script('reproduce')
+    monkeypatch.setattr(r, 'machine_rate', lambda: 70e9)
+    quick = ROOT/'nbs'/'results'/'table1_quick'
+    r.plan(['vqgan-s0', 'vqgan-s7'], quick, dict(world='fashion', profile='quick', overrides={}), 2)
+    said = capsys.readouterr().out
+    for part in ('224 s when', '1 runs, as the committed', 'other 1 runs', '2 runs to make'): assert part in said, said
+    r.plan(['vqgan-s0'], tmp_path, dict(world='emoji', profile='quick', overrides={}), 2)
+    assert 's, estimated' in (said := capsys.readouterr().out) and 'estimated from single steps' in said
+
+@pytest.mark.parametrize('args, said', [
+    (['--teachers', 'efnet'], "no teacher 'efnet'"), (['--teachers', 'timm:a/b'], "no teacher 'timm:a/b'"),
+    (['full', '--profile', 'smoke'], 'full is the profile mini'), (['--cores', '0'], 'at least 1'),
+    (['emoji', '--profile', 'paper'], 'leave emoji out'), (['emoji', '--teachers', 'clip_large'], 'in colour'),
+    (['emoji', '--teachers', 'dinov2'], "no teacher 'dinov2' in colour")])
 def test_words_of_reproduce_are_judged_before_anything_runs(monkeypatch, args, said):
     monkeypatch.setattr('sys.argv', ['reproduce', *args])
     with pytest.raises(SystemExit, match=said): script('reproduce').arguments()
 
-@pytest.mark.parametrize('args, profile', [([], 'quick'), (['full'], 'mini'), (['--profile', 'smoke'], 'smoke'), (['full', 'train_ar.steps=3'], 'mini')])
-def test_reproduce_alone_is_the_quick_job(monkeypatch, args, profile):
+@pytest.mark.parametrize('args, world, profile', [
+    ([], 'fashion', 'quick'), (['full'], 'fashion', 'mini'), (['fashion'], 'fashion', 'quick'),
+    (['--profile', 'smoke'], 'fashion', 'smoke'), (['full', 'train_ar.steps=3'], 'fashion', 'mini'),
+    (['emoji'], 'emoji', 'quick'), (['emoji', 'full'], 'emoji', 'mini'), (['full', 'emoji', '-n'], 'emoji', 'mini'),
+    (['emoji', 'full', 'train_ar.steps=3'], 'emoji', 'mini'), (['emoji', '--profile', 'smoke'], 'emoji', 'smoke')])
+def test_words_of_reproduce_name_a_world_and_sizes(monkeypatch, args, world, profile):
     monkeypatch.setattr('sys.argv', ['reproduce', *args])
-    assert script('reproduce').arguments().profile==profile
+    a = script('reproduce').arguments()
+    assert (a.world, a.profile)==(world, profile) and a.words in ([], ['train_ar.steps=3'])
