@@ -38,7 +38,8 @@ def tone_cuts(
 
 # %% ../nbs/14_captions.ipynb #8806f173
 TEMPLATES = ( # {} is the name, {a} the name after its article
-    'a photo of {a}.', 'a picture of one {}.', '{}', 'this is {a}.', 'a small image of {a}.', '{a} in front of nothing.')
+    'a photo of {a}.', 'a picture of one {}.', '{}', 'this is {a}.', 'a small image of {a}.',
+    '{a} in front of nothing.')
 
 def class_names(
     label:str, # a class as the data set calls it, e.g. 'T-shirt/top' or 'ankle_boot'
@@ -146,7 +147,8 @@ def text_tower(
 )->nn.Module:      # (B, L) int64 -> (B, dim)
     "open_clip's text transformer (CLIP, arXiv 2103.00020), small."
     from open_clip.transformer import TextTransformer
-    return TextTransformer(context_length=length, vocab_size=words, width=width, heads=heads, layers=depth, output_dim=dim)
+    return TextTransformer(
+        context_length=length, vocab_size=words, width=width, heads=heads, layers=depth, output_dim=dim)
 
 # %% ../nbs/14_captions.ipynb #3c48e9c7
 class OwnCaptions:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MINI_TEACHERS', 'EMOJI_STEPS', 'EMOJI_TEACHERS', 'OBJECTIVES', 'SHIPPED_DATA', 'MiniTeacher', 'mini_teacher',
-           'Relabelled', 'finest_labels', 'shuffled', 'has_own_captions', 'contrast', 'pretraining', 'shipped_file',
-           'check_ship', 'grid_features', 'pca_colours', 'caption_ranks']
+           'Relabelled', 'shuffled', 'has_own_captions', 'contrast', 'pretraining', 'shipped_file', 'check_ship',
+           'grid_features', 'pca_colours', 'caption_ranks']
 
 # %% ../nbs/16_mini_teachers.ipynb #37a6c246
 from dataclasses import dataclass,replace
@@ -47,7 +47,7 @@ MINI_TEACHERS = {t.name:t for t in [
     MiniTeacher('mae',        'masking',  64, 4, 2,  0, 'default', 3200, 64, 2e-3, 0.),
     MiniTeacher('shuffled',   'shuffled', 64, 4, 2,  0, 'strong',  2800, 64, 2e-3, .5),
 ]}
-EMOJI_STEPS = dict(vit=1600, clip=1600, clip_large=1600, dino=300, mae=1600, shuffled=1600)
+EMOJI_STEPS = dict(vit=1200, clip=1200, clip_large=1200, dino=200, mae=1200, shuffled=1200)
 EMOJI_TEACHERS = {n:replace(t, steps=EMOJI_STEPS[n], image_size=64, patch=8) for n,t in MINI_TEACHERS.items()}
 
 def mini_teacher(
@@ -60,8 +60,8 @@ def mini_teacher(
 
 # %% ../nbs/16_mini_teachers.ipynb #d07458fa
 OBJECTIVES = dict(
-    labels='supervised classification', captions='image-text contrast', views='self-distillation', masking='masked autoencoding',
-    shuffled='supervised classification, labels shuffled')
+    labels='supervised classification', captions='image-text contrast', views='self-distillation',
+    masking='masked autoencoding', shuffled='supervised classification, labels shuffled')
 
 class Relabelled:
     "Batches with other labels."
@@ -72,13 +72,6 @@ class Relabelled:
     def __getitem__(self, step):
         b = self.batches[step]
         return b._replace(y=self.labels[b.idx])
-
-def finest_labels(
-    images, # an ImageSet
-)->tuple[Tensor,int]: # (N,) int64, number of labels
-    "Sub-groups where a data set has them, else its classes."
-    if hasattr(images, 'sublabels'): return images.sublabels,len(images.subclasses)
-    return images.labels,len(images.classes)
 
 def shuffled(
     labels:Tensor, # (N,) int64
@@ -109,7 +102,7 @@ def contrast(
     return Contrastive(net, pixels, text_tower(len(captions.words), dim=run.project)),Captioned(batches, captions)
 
 def pretraining(
-    run,                      # its width, depth, heads, project, drop, image_size, patch, transform, batch_size, steps, seed
+    run,                      # its width, depth, heads, project, drop, image_size, patch, transform, batch_size, ...
     objective:str,            # a key of OBJECTIVES
     images,                   # ImageSet to train on
 )->tuple[nn.Module,object]:   # objective with .trunk and .pixels; batches
@@ -121,9 +114,8 @@ def pretraining(
     if objective=='masking': return MaskedAutoencoder(net, pixels),batches
     if objective=='views': return SelfDistillation(net, pixels, run.steps),MultiCrop(batches, small=run.image_size//2)
     if objective=='captions': return contrast(run, net, pixels, batches)
-    labels,n = finest_labels(images)
-    if objective=='shuffled': labels = shuffled(labels, run.seed)
-    return Supervised(net, pixels, n),Relabelled(batches, labels)
+    if objective=='shuffled': batches = Relabelled(batches, shuffled(images.labels, run.seed))
+    return Supervised(net, pixels, len(images.classes)),batches
 
 # %% ../nbs/16_mini_teachers.ipynb #eeff9737
 SHIPPED_DATA = ('fashion', 'emoji')
@@ -143,7 +135,8 @@ def check_ship(
     "A ValueError where a run that may not ship asks to."
     if not run.ship: return
     if run.profile not in ('mini', 'paper'):
-        raise ValueError(f'ship=true replaces the teacher in the package: only profile mini or paper may, not {run.profile}.')
+        raise ValueError('ship=true replaces the teacher in the package, which only profile mini or paper may, '
+                         f'not {run.profile}.')
     check_choice('ship=true: data', run.data, SHIPPED_DATA)
 
 # %% ../nbs/16_mini_teachers.ipynb #7d6e835d

