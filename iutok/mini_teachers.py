@@ -47,7 +47,7 @@ MINI_TEACHERS = {t.name:t for t in [
     MiniTeacher('mae',        'masking',  64, 4, 2,  0, 'default', 3200, 64, 2e-3, 0.),
     MiniTeacher('shuffled',   'shuffled', 64, 4, 2,  0, 'strong',  2800, 64, 2e-3, .5),
 ]}
-EMOJI_STEPS = dict(vit=1200, clip=1200, clip_large=1200, dino=200, mae=1200, shuffled=1200)
+EMOJI_STEPS = dict(vit=1200, clip=1200, clip_large=1200, dino=150, mae=1000, shuffled=1200)
 EMOJI_TEACHERS = {n:replace(t, steps=EMOJI_STEPS[n], image_size=64, patch=8) for n,t in MINI_TEACHERS.items()}
 
 def mini_teacher(
