@@ -25,18 +25,20 @@ def small_vit(
     project:int=0,     # width of a linear projection after the mean; 0: none
 )->dict:               # arguments of timm's VisionTransformer
     "The shape of a small ViT: no class token, final norm on every token, the mean of the tokens is the image's vector."
-    return dict(img_size=image_size, patch_size=patch, embed_dim=width, depth=depth, num_heads=heads, num_classes=project,
-                class_token=False, global_pool='avg', fc_norm=False)
+    return dict(
+        img_size=image_size, patch_size=patch, embed_dim=width, depth=depth, num_heads=heads, num_classes=project,
+        class_token=False, global_pool='avg', fc_norm=False)
 
 def trunk(
     config:dict,   # arguments of timm's VisionTransformer
     drop:float=0., # share of the patch tokens left out of every image while training
 )->nn.Module:      # normalised pixels (B, 3, S, S), S any multiple of the patch -> (B, C)
-    "A ViT with random weights; its learned positions start as 2-D sines and cosines, from which short trainings profit."
+    "A ViT with random weights; its learned positions start as 2-D sines and cosines, which helps short trainings."
     from timm.layers import build_sincos2d_pos_embed
     from timm.models.vision_transformer import VisionTransformer
     net = VisionTransformer(**config, patch_drop_rate=drop, dynamic_img_size=True)
-    with torch.no_grad(): net.pos_embed.copy_(build_sincos2d_pos_embed(list(net.patch_embed.grid_size), config['embed_dim']))
+    places = build_sincos2d_pos_embed(list(net.patch_embed.grid_size), config['embed_dim'])
+    with torch.no_grad(): net.pos_embed.copy_(places)
     return net
 
 # %% ../nbs/15_pretraining.ipynb #4625e9f3
@@ -56,7 +58,8 @@ class Pixels(nn.Module):
         mean:tuple, # per channel, of pixels in [0, 1]
         std:tuple): # per channel
         super().__init__()
-        self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1)); self.register_buffer('std', torch.tensor(std).view(3, 1, 1))
+        self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer('std', torch.tensor(std).view(3, 1, 1))
     def forward(self, u8): return (u8.float()/255-self.mean)/self.std
 
 # %% ../nbs/15_pretraining.ipynb #f22fbab4
@@ -73,11 +76,13 @@ class Supervised(nn.Module):
 
     def forward(self, batch, step=0):
         logits = self.classify(self.trunk(self.pixels(batch[0])))
-        return F.cross_entropy(logits.float(), batch[1], label_smoothing=self.smoothing),dict(accuracy=(logits.argmax(1)==batch[1]).float().mean())
+        loss = F.cross_entropy(logits.float(), batch[1], label_smoothing=self.smoothing)
+        return loss,dict(accuracy=(logits.argmax(1)==batch[1]).float().mean())
 
 # %% ../nbs/15_pretraining.ipynb #900ad389
 class Contrastive(nn.Module):
-    "Every image finds its caption in the batch, that of all processes together, and every caption its image (CLIP, arXiv 2103.00020)."
+    """Every image finds its caption in the batch, and every caption its image (CLIP, arXiv 2103.00020).
+    The batch is that of all processes together."""
     def __init__(self,
         trunk:nn.Module,       # (B, 3, S, S) -> (B, E), projection included
         pixels:Pixels,         # bytes to what the trunk sees
@@ -88,8 +93,10 @@ class Contrastive(nn.Module):
         self.loss = ClipLoss(gather_with_grad=True, rank=rank(), world_size=world_size())
         self.log_scale = nn.Parameter(torch.tensor(math.log(1/.07))) # of the logits, learned
 
-    def embed_text(self, tokens): return F.normalize(self.text(tokens).float(), dim=-1) # (B, L) -> (B, E), unit length
-    def embed_images(self, u8): return F.normalize(self.trunk(self.pixels(u8)).float(), dim=-1) # (B, 3, S, S) uint8 -> (B, E), unit length
+    def embed_text(self, tokens): # (B, L) -> (B, E), unit length
+        return F.normalize(self.text(tokens).float(), dim=-1)
+    def embed_images(self, u8): # (B, 3, S, S) uint8 -> (B, E), unit length
+        return F.normalize(self.trunk(self.pixels(u8)).float(), dim=-1)
 
     def forward(self, batch, step=0):
         scale = self.log_scale.clamp(max=math.log(100)).exp()
@@ -100,7 +107,8 @@ class Contrastive(nn.Module):
         captions, # Captions
     )->Tensor:    # (n_classes, E), unit length
         "A vector per class: the mean over all sentences that name it."
-        return F.normalize(torch.stack([self.embed_text(captions.of_class(c)).mean(0) for c in range(len(captions.classes))]), dim=-1)
+        vectors = [self.embed_text(captions.of_class(c)).mean(0) for c in range(len(captions.classes))]
+        return F.normalize(torch.stack(vectors), dim=-1)
 
 # %% ../nbs/15_pretraining.ipynb #cc7e0678
 class Views(NamedTuple):
@@ -111,7 +119,8 @@ class Views(NamedTuple):
     small:Tensor # (b, n, 3, s, s) uint8
 
 class MultiCrop:
-    "Batches of crops: two large ones and some small ones of every image, flipped and changed in brightness and contrast at random."
+    """Batches of crops: two large ones and some small ones of every image.
+    They are flipped and changed in brightness and contrast at random."""
     def __init__(self,
         batches,               # iutok.data.Batches without a transform
         n_small:int=4,         # small crops per image
@@ -130,8 +139,10 @@ class MultiCrop:
 
     def __getitem__(self, step):
         b,n = self.batches[step],2+self.n_small
-        u = np.random.default_rng([4, self.batches.seed, step]).random((self.batches.batch_size, n, N_UNIFORM+2))[self.batches.mine]
-        views = [self.crop(b.u8, u[:,i], *(((self.split, 1.), self.batches.size) if i<2 else ((.1, self.split), self.small))) for i in range(n)]
+        rng = np.random.default_rng([4, self.batches.seed, step])
+        u = rng.random((self.batches.batch_size, n, N_UNIFORM+2))[self.batches.mine]
+        large,small = ((self.split, 1.), self.batches.size),((.1, self.split), self.small)
+        views = [self.crop(b.u8, u[:,i], *(large if i<2 else small)) for i in range(n)]
         return Views(torch.stack(views[:2], 1), b.y, b.idx, torch.stack(views[2:], 1))
 
 # %% ../nbs/15_pretraining.ipynb #4b302731
@@ -163,7 +174,8 @@ def balanced(
     return z.exp()
 
 class SelfDistillation(nn.Module):
-    "A student predicts, from any crop, what its own slow average says about another crop of the same image (DINO, arXiv 2104.14294). Each process balances its own share of a batch."
+    """A student predicts, from any crop, what its own slow average says about another crop of the same image.
+    DINO, arXiv 2104.14294. Each process balances its own share of a batch."""
     find_unused = True # the prototypes get no gradient while they wait
     def __init__(self,
         trunk:nn.Module,          # (B, 3, S, S) -> (B, C); the student's
@@ -236,8 +248,10 @@ class MaskedAutoencoder(nn.Module):
         self.trunk,self.pixels,self.hide,self.flat = trunk,pixels,hide,flat
         self.patch = trunk.patch_embed.patch_size[0]
         self.widen = nn.Linear(trunk.embed_dim, width)
-        self.hidden,self.pos = nn.Parameter(torch.randn(width)*.02),nn.Parameter(build_sincos2d_pos_embed(list(trunk.patch_embed.grid_size), width))
-        self.decode = nn.Sequential(*[Block(width, heads, qkv_bias=True) for _ in range(depth)], nn.LayerNorm(width), nn.Linear(width, 3*self.patch**2))
+        self.hidden = nn.Parameter(torch.randn(width)*.02)
+        self.pos = nn.Parameter(build_sincos2d_pos_embed(list(trunk.patch_embed.grid_size), width))
+        blocks = [Block(width, heads, qkv_bias=True) for _ in range(depth)]
+        self.decode = nn.Sequential(*blocks, nn.LayerNorm(width), nn.Linear(width, 3*self.patch**2))
 
     def encode(self, x, keep): # (B, 3, S, S), (B, n) places -> (B, n, C)
         t = self.trunk
