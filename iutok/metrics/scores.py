@@ -41,7 +41,7 @@ def frechet(
     a:Stats, # of one set
     b:Stats, # of the other, from the same extractor
 )->float:    # squared distance; 0 when mean and covariance agree
-    "Frechet distance between two sets (arXiv:1706.08500, eq. 6). A ValueError names what differs in how they were made."
+    "Frechet distance between two sets (arXiv:1706.08500, eq. 6). A ValueError names what differs in their making."
     from torch_fidelity.metric_fid import KEY_METRIC_FID,fid_statistics_to_metric
     differ(a.made_by, b.made_by)
     one,two = [dict(mu=s.mu.numpy(), sigma=s.sigma.numpy()) for s in (a, b)]
@@ -181,7 +181,9 @@ def fd_infinity(
     least = max(n//4, 2*d)
     if least > 2*n/3: return None
     g = torch.Generator().manual_seed(seed)
-    def fd(k): return frechet(statistics(features._replace(f=features.f[torch.randperm(n, generator=g)[:k]])), reference)
+    def fd(k):
+        some = torch.randperm(n, generator=g)[:k]
+        return frechet(statistics(features._replace(f=features.f[some])), reference)
     sizes = tuple(round(1/v) for v in np.linspace(1/n, 1/least, 5)) # evenly spaced in 1/N
     fds = tuple(float(np.mean([fd(k) for _ in range(1 if k == n else repeats)])) for k in sizes)
     slope,limit = np.polyfit([1/k for k in sizes], fds, 1)
