@@ -172,7 +172,7 @@ class Limit(NamedTuple):
 def fd_infinity(
     features:Features, # of n images
     reference:Stats,   # of the others, from the same extractor
-    repeats:int=4,     # draws of each smaller number of images
+    repeats:int=8,     # draws of each smaller number of images
     seed:int=0,        # of the draws
 )->Limit|None:         # None: too few images for their dimensions
     "Frechet distance extrapolated in 1/N to endlessly many images. Raises as `statistics` and `frechet` do."
