@@ -15,6 +15,6 @@ setup(
         long_description_content_type='text/markdown',
     packages=find_packages(include=['iutok', 'iutok.*']), package_data={'iutok':['assets/*', 'assets/teachers/*']},
     python_requires=f">={cfg['min_python']}", install_requires=req('requirements'),
-    extras_require=dict(dev=req('dev_requirements'), bench=req('bench_requirements')),
+    extras_require={k:req(f'{k}_requirements') for k in ('dev', 'bench', 'judges')},
     zip_safe=False,
 )

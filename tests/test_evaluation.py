@@ -1,7 +1,7 @@
 "Scores of a tokenizer: the same numbers as from whole tensors, in batches that any data set allows."
-import pytest,torch
+import math,pytest,torch
 from iutok.data import load_images
-from iutok.evaluation import CodeVectors,probe_codes,score_tokenizer
+from iutok.evaluation import CodeVectors,bits_per_image,features_by,mutual_information,probe_codes,score_tokenizer
 from iutok.losses.recon import VGG16,perceptual_vgg
 from iutok.metrics.features import get_extractor
 from iutok.metrics.pixels import pixel_scores
@@ -98,3 +98,56 @@ def test_samples_are_balanced_and_as_many_as_asked_for(scored, monkeypatch):
         counts = labels.bincount(minlength=10)
         assert len(labels)==n and counts.max()-counts.min()<=1
     assert torch.equal(asked[3], held.labels)
+
+def test_bits_are_those_of_entropies(scored):
+    from iutok.quantizers import codebook_perplexity
+    tok,_,held,cache,_,m,_ = scored
+    idx = tokens_of(tok, held, cache).tokens.long()
+    assert m['bits_codebook']==pytest.approx(64*math.log2(codebook_perplexity(idx, 16)), rel=1e-6)
+    assert bits_per_image(math.log(512), 64)==pytest.approx(64*9) # codes that are drawn evenly: log2 K each
+
+def test_information_about_the_class():
+    g = torch.Generator().manual_seed(0)
+    y,noise = torch.arange(4000)%5,torch.randint(100, (4000, 4, 4), generator=g)
+    assert mutual_information(noise, y)==pytest.approx(0, abs=2e-3)
+    assert mutual_information(noise, y, shuffles=0)>3e-3 # what the shuffles take off
+    assert mutual_information(y, y)==pytest.approx(math.log2(5), abs=.01)
+    assert mutual_information(y, y, shuffles=0)==pytest.approx(math.log2(5), abs=1e-9)
+    assert mutual_information(y//2, y, shuffles=0)==pytest.approx(-.8*math.log2(.4)-.2*math.log2(.2), abs=1e-9)
+    half = torch.where(torch.rand(4000, 16, generator=g)<.5, y[:,None], torch.randint(5, (4000, 16), generator=g))
+    p = torch.full((5, 5), .1)/5 + torch.eye(5)*.5/5 # a code is the class with 0.6, each other with 0.1
+    want = 2*math.log2(5)+(p*p.log2()).sum().item()
+    assert mutual_information(half, y)==pytest.approx(want, abs=.01)
+    assert mutual_information(noise, y)==mutual_information(noise, y)
+    with pytest.raises(ValueError, match='4000 images but 3 labels'): mutual_information(noise, y[:3])
+
+def test_information_of_sklearn(scored):
+    from sklearn.metrics import mutual_info_score
+    tok,_,held,cache,*_ = scored
+    t = tokens_of(tok, held, cache)
+    flat = t.tokens.flatten(1)
+    want = mutual_info_score(flat.flatten().numpy(), t.labels[:,None].expand_as(flat).flatten().numpy())/math.log(2)
+    assert mutual_information(t.tokens, t.labels, shuffles=0)==pytest.approx(want, rel=1e-6)
+
+def test_several_judges_see_the_same_images_once(scored):
+    *_,held = scored[:3]
+    ex,u8 = get_extractor('fashion'),held.batch(torch.arange(40), 32)
+    seen = iter(u8.split(15))
+    a,b = features_by(seen, ex, ex)
+    torch.testing.assert_close(a.f, ex(u8).f, rtol=1e-4, atol=1e-4)
+    assert torch.equal(a.f, b.f) and a.made_by==ex(u8).made_by and not list(seen)
+    assert len(features_by(iter(u8.split(15)), ex, None))==1
+
+def test_a_second_judge_adds_its_own_columns_and_changes_none(scored):
+    from iutok.evaluation import score_samples
+    from iutok.proposals.ar import AR
+    tok,train,held,cache,*_ = scored
+    ex = get_extractor('fashion')
+    one,p1 = score_tokenizer(tok, train, held, ex, cache)
+    two,p2 = score_tokenizer(tok, train, held, ex, cache, judge=ex) # a judge that agrees
+    assert {k:v for k,v in two.items() if not k.startswith('judge')}==one and {k:v for k,v in p2.items() if k!='judge'}==p1
+    assert two['judge_rfd']==two['rfd'] and two['judge_rfd_infinity']==two['rfd_infinity'] and p2['judge']==p1
+    assert two['rfd_infinity']<two['rfd']
+    ar = AR(16, 10, 64, layers=1, width=16, heads=2).eval()
+    m,_,p = score_samples(tok, ar, held.take(30), ex, cache, n=20, judge=ex)
+    assert m['judge_gfd']==m['gfd'] and m['gfd_infinity'] is None and p['judge']['fd']=='FD-fashion'

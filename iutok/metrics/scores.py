@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Stats', 'statistics', 'frechet', 'differ', 'inception_score', 'Protocol', 'Scores', 'reference_stats', 'score_images',
-           'class_consistency']
+           'class_consistency', 'Limit', 'fd_infinity']
 
 # %% ../../nbs/71_metrics.scores.ipynb #c0fe52dc
 import json,numpy as np,torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..checks import check_count,check_integers
 from ..files import cached,fingerprint
 from ..data import ImageSet,cache_dir
-from .features import Features,get_extractor
+from .features import Features,NICKNAMES,get_extractor
 
 # %% ../../nbs/71_metrics.scores.ipynb #cfa5b874
 class Stats(NamedTuple):
@@ -29,18 +29,19 @@ def statistics(
     features:Features,    # of N >= 2 images
     images:str='unnamed', # which images
 )->Stats:
-    "Mean and covariance (unbiased, N-1) of features. Raises ValueError for fewer than two images and for NaN or infinity."
+    "Mean and covariance (unbiased, N-1). Raises ValueError for fewer than two images and for NaN or infinity."
     from torch_fidelity.metric_fid import fid_features_to_statistics
     if len(features.f) < 2: raise ValueError('a covariance needs at least two images')
     if not features.f.isfinite().all(): raise ValueError('the features hold NaN or infinity')
     s = fid_features_to_statistics(features.f)
-    return Stats(torch.from_numpy(s['mu']), torch.from_numpy(np.atleast_2d(s['sigma'])), len(features.f), features.made_by, images)
+    mu,sigma = torch.from_numpy(s['mu']),torch.from_numpy(np.atleast_2d(s['sigma']))
+    return Stats(mu, sigma, len(features.f), features.made_by, images)
 
 def frechet(
     a:Stats, # of one set
     b:Stats, # of the other, from the same extractor
 )->float:    # squared distance; 0 when mean and covariance agree
-    "Frechet distance between two sets (arXiv:1706.08500, eq. 6). A ValueError names what differs in how their features were made."
+    "Frechet distance between two sets (arXiv:1706.08500, eq. 6). A ValueError names what differs in their making."
     from torch_fidelity.metric_fid import KEY_METRIC_FID,fid_statistics_to_metric
     differ(a.made_by, b.made_by)
     one,two = [dict(mu=s.mu.numpy(), sigma=s.sigma.numpy()) for s in (a, b)]
@@ -52,7 +53,8 @@ def differ(
 ):
     "Raise a ValueError, naming what differs, unless both were measured in the same way."
     keys = [k for k in a if a[k] != b[k]]
-    if keys: raise ValueError('these were not measured in the same way: ' + '; '.join(f'{k} is {a[k]} here and {b[k]} there' for k in keys))
+    how = '; '.join(f'{k} is {a[k]} here and {b[k]} there' for k in keys)
+    if keys: raise ValueError(f'these were not measured in the same way: {how}')
 
 # %% ../../nbs/71_metrics.scores.ipynb #23c64aec
 def inception_score(
@@ -60,7 +62,8 @@ def inception_score(
 )->tuple[float,float]: # mean and standard deviation over ten splits; from 1 to C
     "Inception score, torch-fidelity's (arXiv:1606.03498). Raises ValueError for fewer than ten images."
     from torch_fidelity.metric_isc import isc_features_to_metric
-    if len(logits) < 10: raise ValueError(f'an Inception score over ten splits needs at least ten images, got {len(logits)}')
+    if len(logits) < 10:
+        raise ValueError(f'an Inception score over ten splits needs at least ten images, got {len(logits)}')
     return tuple(isc_features_to_metric(logits, splits=10, shuffle=True, rng_seed=2020).values())
 
 # %% ../../nbs/71_metrics.scores.ipynb #8bd46820
@@ -76,7 +79,9 @@ class Protocol:
     n_images:int    # images that were scored
 
     @property
-    def fd_name(self): return {'inception-v3-compat':'FID', 'fashion-cnn':'FD-fashion'}.get(self.extractor, f'FD-{self.extractor}')
+    def fd_name(self): # FID for Inception alone
+        short = {full:nick for nick,full in NICKNAMES.items()}.get(self.extractor, self.extractor)
+        return 'FID' if short == 'inception' else f'FD-{short}'
 
 @dataclass(frozen=True)
 class Scores:
@@ -108,7 +113,8 @@ def reference_stats(
     from safetensors.torch import save_file
     check_count('size', size)
     ex = get_extractor(extractor)
-    file = cache_dir(cache)/'stats'/f'{ex.name}-{fingerprint(ex.weights, ex.resize, images.fingerprint, size)}.safetensors'
+    key = fingerprint(ex.weights, ex.resize, images.fingerprint, size)
+    file = cache_dir(cache)/'stats'/f'{ex.name}-{key}.safetensors'
     made = []
     def make(path):
         if not made: made.append(statistics(ex(images, size), f'{images.name} {images.split}'))
@@ -116,7 +122,8 @@ def reference_stats(
         save_file(dict(mu=s.mu, sigma=s.sigma), path, {k:json.dumps(getattr(s, k)) for k in ('n', 'made_by', 'images')})
     def read(path):
         with safe_open(path, 'pt') as f:
-            return Stats(f.get_tensor('mu').clone(), f.get_tensor('sigma').clone(), **{k:json.loads(v) for k,v in f.metadata().items()})
+            about = {k:json.loads(v) for k,v in f.metadata().items()}
+            return Stats(f.get_tensor('mu').clone(), f.get_tensor('sigma').clone(), **about)
     try: return cached(file, make, read)
     except OSError as e: print(f'the statistics of {images.name} {images.split} are not kept: {e}')
     return made[0] if made else statistics(ex(images, size), f'{images.name} {images.split}')
@@ -143,12 +150,41 @@ def class_consistency(
     extractor='fashion', # an extractor whose logits are those classes
     classes=None,        # names of the classes that were asked for; None: those of the extractor
 )->float|None:           # in [0, 1]; None where the classifier knows other classes
-    "Share of the images that the classifier puts into the class asked for. Raises ValueError for an extractor without a classifier, and for labels that do not fit."
+    "Share of the images put into the class asked for. Raises ValueError without a classifier and for unfit labels."
     ex = get_extractor(extractor)
     feats = ex(images)
     if classes is not None and list(classes)!=ex.classes: return None
-    if feats.logits is None: raise ValueError(f'{feats.made_by["extractor"]} has no classifier; use fashion')
+    if feats.logits is None: raise ValueError(f'{feats.made_by["extractor"]} has no classifier; use fashion or emoji')
     if len(labels) != len(feats.logits): raise ValueError(f'{len(feats.logits)} images but {len(labels)} labels')
     check_integers('labels', labels, 0)
-    if len(labels) and int(labels.max()) >= feats.logits.shape[1]: raise ValueError(f'label {int(labels.max())}, but the classifier knows {feats.logits.shape[1]} classes')
+    if len(labels) and int(labels.max()) >= feats.logits.shape[1]:
+        raise ValueError(f'label {int(labels.max())}, but the classifier knows {feats.logits.shape[1]} classes')
     return (feats.logits.argmax(1) == labels.cpu()).float().mean().item()
+
+# %% ../../nbs/71_metrics.scores.ipynb #b2c3d4e2
+class Limit(NamedTuple):
+    "What a Frechet distance tends to as images become more."
+    fd:float    # FD-infinity; noise can put it below 0
+    slope:float # b, what one over the number of images adds
+    sizes:tuple # numbers of images that were measured, the largest is all of them
+    fds:tuple   # the mean distance at each
+
+def fd_infinity(
+    features:Features, # of n images
+    reference:Stats,   # of the others, from the same extractor
+    repeats:int=8,     # draws of each smaller number of images
+    seed:int=0,        # of the draws
+)->Limit|None:         # None: too few images for their dimensions
+    "Frechet distance extrapolated in 1/N to endlessly many images. Raises as `statistics` and `frechet` do."
+    check_count('repeats', repeats)
+    n,d = features.f.shape
+    least = max(n//4, 2*d)
+    if least > 2*n/3: return None
+    g = torch.Generator().manual_seed(seed)
+    def fd(k):
+        some = torch.randperm(n, generator=g)[:k]
+        return frechet(statistics(features._replace(f=features.f[some])), reference)
+    sizes = tuple(round(1/v) for v in np.linspace(1/n, 1/least, 5)) # evenly spaced in 1/N
+    fds = tuple(float(np.mean([fd(k) for _ in range(1 if k == n else repeats)])) for k in sizes)
+    slope,limit = np.polyfit([1/k for k in sizes], fds, 1)
+    return Limit(float(limit), float(slope), sizes, fds)
