@@ -11,7 +11,6 @@ import torch
 from torch import Tensor,nn
 from .losses.gan import GAN_LOSSES,adaptive_weight,judge,r1_penalty
 from .losses.recon import l1_loss,mse_loss
-from .losses.recon import l1_loss,mse_loss
 from .pixels import to_float
 from .quantizers import Quantized
 from .tokenizers import Tokenizer
