@@ -78,7 +78,8 @@ def verdict(
         for c in columns_of(a.reset_index()):
             x,y = a.loc[name, c],b.loc[name].get(c, np.nan)
             if not np.isfinite([x, y]).all() or c not in noise: continue
-            m = a.loc[name].get(f"seeds_{c.rpartition('_')[2]}") if c.startswith(SAMPLED) else a.loc[name, 'seeds']
+            size = next((c.removeprefix(f'{k}_') for k in SAMPLED if c.startswith(f'{k}_')), None) # of the network
+            m = a.loc[name, f'seeds_{size}' if size else 'seeds']
             sd,free = noise[c]
             room = student.ppf(.995, free)*sd*abs(y)*np.sqrt(2/m)
             cells.append(dict(row=name, column=c, here=x, committed=y, tolerance=room,
