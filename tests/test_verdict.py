@@ -104,3 +104,9 @@ def test_words_of_reproduce_name_a_world_and_sizes(monkeypatch, args, world, pro
     monkeypatch.setattr('sys.argv', ['reproduce', *args])
     a = script('reproduce').arguments()
     assert (a.world, a.profile)==(world, profile) and a.words in ([], ['train_ar.steps=3'])
+
+def test_a_network_whose_size_has_an_underscore_is_judged_too():
+    rows = copy.deepcopy(ROWS)
+    for r in rows: r['metrics'] = {k.replace('_small', '_llama_medium'):v for k,v in r['metrics'].items()}
+    cells = verdict(rows, rows)
+    assert 'gfd_llama_medium' in set(cells.column) and cells.within.all()
