@@ -49,15 +49,21 @@ def _lite(n, dim, size): # the row of an EfficientNet-Lite
 
 TEACHERS = {t.name:t for t in [
     _lite(0, 112, 224),
-    Teacher('clip', 'timm:vit_base_patch16_clip_quickgelu_224.openai', _PROJECTED, 512, 16, 224, *_CLIP, 'MIT', trunk=768, head=512, text='ViT-B-16-quickgelu/openai'),
+    Teacher('clip', 'timm:vit_base_patch16_clip_quickgelu_224.openai', _PROJECTED, 512, 16, 224, *_CLIP, 'MIT',
+            trunk=768, head=512, text='ViT-B-16-quickgelu/openai'),
     Teacher('vit', 'torchvision:vit_b_16.IMAGENET1K_V1', _TOKENS, 768, 16, 224, *_IMAGENET, 'BSD-3-Clause'),
     Teacher('dino', 'timm:vit_base_patch16_224.dino', _TOKENS, 768, 16, 224, *_IMAGENET, 'Apache-2.0'),
     Teacher('mae', 'timm:vit_base_patch16_224.mae', _TOKENS, 768, 16, 224, *_IMAGENET, 'CC-BY-NC-4.0'),
-    Teacher('convnext', 'torchvision:convnext_base.IMAGENET1K_V1', 'last stage map', 1024, 32, 224, *_IMAGENET, 'BSD-3-Clause'),
-    Teacher('openclip_L_14', 'timm:vit_large_patch14_clip_224.laion2b', _PROJECTED, 768, 14, 224, *_HALF, 'MIT', trunk=1024, head=768, text='ViT-L-14/laion2b_s32b_b82k'),
-    Teacher('openclip_H_14', 'timm:vit_huge_patch14_clip_224.laion2b', _PROJECTED, 1024, 14, 224, *_CLIP, 'MIT', trunk=1280, head=1024, text='ViT-H-14/laion2b_s32b_b79k'),
-    Teacher('openclip_bigG_14', 'timm:vit_gigantic_patch14_clip_224.laion2b', _PROJECTED, 1280, 14, 224, *_CLIP, 'MIT', trunk=1664, head=1280, text='ViT-bigG-14/laion2b_s39b_b160k'),
-    Teacher('evaclip', 'timm:eva02_base_patch16_clip_224.merged2b', _TOKENS, 768, 16, 224, *_CLIP, 'MIT', trunk=768, head=512, text='EVA02-B-16/merged2b_s8b_b131k'),
+    Teacher('convnext', 'torchvision:convnext_base.IMAGENET1K_V1', 'last stage map', 1024, 32, 224, *_IMAGENET,
+            'BSD-3-Clause'),
+    Teacher('openclip_L_14', 'timm:vit_large_patch14_clip_224.laion2b', _PROJECTED, 768, 14, 224, *_HALF, 'MIT',
+            trunk=1024, head=768, text='ViT-L-14/laion2b_s32b_b82k'),
+    Teacher('openclip_H_14', 'timm:vit_huge_patch14_clip_224.laion2b', _PROJECTED, 1024, 14, 224, *_CLIP, 'MIT',
+            trunk=1280, head=1024, text='ViT-H-14/laion2b_s32b_b79k'),
+    Teacher('openclip_bigG_14', 'timm:vit_gigantic_patch14_clip_224.laion2b', _PROJECTED, 1280, 14, 224, *_CLIP, 'MIT',
+            trunk=1664, head=1280, text='ViT-bigG-14/laion2b_s39b_b160k'),
+    Teacher('evaclip', 'timm:eva02_base_patch16_clip_224.merged2b', _TOKENS, 768, 16, 224, *_CLIP, 'MIT',
+            trunk=768, head=512, text='EVA02-B-16/merged2b_s8b_b131k'),
     Teacher('dinov2', 'timm:vit_base_patch14_dinov2.lvd142m', _TOKENS, 768, 14, 518, *_IMAGENET, 'Apache-2.0'),
     Teacher('dinov3', 'timm:vit_base_patch16_dinov3.lvd1689m', _TOKENS, 768, 16, 256, *_IMAGENET, 'DINOv3 License'),
     Teacher('siglip2', 'timm:vit_base_patch16_siglip_256.v2_webli', _TOKENS, 768, 16, 256, *_HALF, 'Apache-2.0'),
@@ -81,7 +87,8 @@ def save_teacher(
     "Write a ViT in float16, atomically."
     from safetensors.torch import save_file
     tensors = {k:v.detach().cpu().half().contiguous() for k,v in net.state_dict().items()}
-    return atomic(path, lambda p: save_file(tensors, p, metadata=dict(config=json.dumps(config), info=json.dumps(info))))
+    header = dict(config=json.dumps(config), info=json.dumps(info))
+    return atomic(path, lambda p: save_file(tensors, p, metadata=header))
 
 def teacher_file(
     name:str, # a name in SHIPPED_TEACHERS
@@ -95,17 +102,20 @@ def teacher_file(
 def read_info(
     path:str|Path, # a file written by save_teacher
 )->dict:           # its info
-    "What a teacher's file says of itself, e.g. `classes`, the vector of each class in the joint space of images and captions."
+    "What a teacher's file says of itself, e.g. `classes`, the classes' vectors in the space of images and captions."
     from safetensors import safe_open
     with safe_open(path, 'pt') as f: return json.loads(f.metadata()['info'])
 
 # %% ../nbs/12_teachers.ipynb #0aa80710
-def _mini_info(name, path, data='fashion'): # the row of a small ViT and its constructor's arguments, from its file's header
+def _mini_info(name, path, data='fashion'): # a small ViT's row and its constructor's arguments, from its file's header
     from safetensors import SafetensorError,safe_open
     try:
         with safe_open(path, 'pt') as f: meta = f.metadata() or {}
-    except (SafetensorError, OSError) as e: raise ValueError(f'{short_path(path)} is no readable safetensors file ({e}); copy it again.') from None
-    if not {'config','info'} <= set(meta): raise ValueError(f"{short_path(path)} is not the file of a mini teacher: it has no 'config' and 'info' in its header. For the paper's '{name}', pass profile='paper'.")
+    except (SafetensorError, OSError) as e:
+        raise ValueError(f'{short_path(path)} is no readable safetensors file ({e}); copy it again.') from None
+    if not {'config','info'} <= set(meta):
+        raise ValueError(f"{short_path(path)} is not the file of a mini teacher: it has no 'config' and 'info' in its "
+                         f"header. For the paper's '{name}', pass profile='paper'.")
     config,info = json.loads(meta['config']),json.loads(meta['info'])
     trunk,head = config['embed_dim'],config.get('num_classes', 0)
     source = f"iutok:{'emoji/'*(data=='emoji')}{Path(path).name}, mini, record {info.get('record') or 'none'}"
@@ -165,7 +175,9 @@ class FeatureMap(nn.Module):
         super().__init__()
         self.net,self.at,self.project,self.norm = net,at,project,at is None
     def forward(self, x):
-        t = self.net.forward_intermediates(x, indices=[-1 if self.at is None else self.at], norm=self.norm, stop_early=True, output_fmt='NCHW', intermediates_only=True)[0]
+        at = [-1 if self.at is None else self.at]
+        kw = dict(stop_early=True, output_fmt='NCHW', intermediates_only=True)
+        t = self.net.forward_intermediates(x, indices=at, norm=self.norm, **kw)[0]
         return self.net.head(self.net.fc_norm(t.movedim(1, -1))).movedim(-1, 1) if self.project else t
 
 def _timm(name, size=None, classes=None): # -> network, whether its size was fixed when it was built
@@ -174,10 +186,12 @@ def _timm(name, size=None, classes=None): # -> network, whether its size was fix
     except TypeError: pass # not a ViT whose position embedding can follow the input
     except RuntimeError as e:
         near = get_close_matches(name, timm.list_models(pretrained=True)+timm.list_models(), 3)
-        raise ValueError(f"timm has no model '{name}' ({e}).{f' Close: {chr(44).join(near)}.' if near else ''}") from None
+        close = f" Close: {','.join(near)}." if near else ''
+        raise ValueError(f"timm has no model '{name}' ({e}).{close}") from None
     if size is not None and timm.get_pretrained_cfg(name).fixed_input_size:
         try: return timm.create_model(name, img_size=size, num_classes=classes),True
-        except TypeError: raise ValueError(f"timm's {name} takes images of its native size only; leave size None.") from None
+        except TypeError:
+            raise ValueError(f"timm's {name} takes images of its native size only; leave size None.") from None
     return timm.create_model(name, num_classes=classes),False
 
 # %% ../nbs/12_teachers.ipynb #662af292
@@ -280,7 +294,7 @@ class FrozenTeacher(nn.Module):
         net:nn.Module,       # normalised pixels (B, 3, H, W) -> (B, C, h, w)
         info:Teacher,        # what it is
         size:int|tuple=None, # side, or (height, width), its input is resized to; None: native
-        fast:bool|str=True): # True: bfloat16 where the machine multiplies it natively; False: float32; or a precision by name
+        fast:bool|str=True): # bfloat16 where the machine multiplies it natively; False: float32; or a precision by name
         super().__init__()
         self.net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.fast = arithmetic(fast if isinstance(fast, str) else 'auto' if fast else 'fp32')=='bf16'
@@ -296,13 +310,19 @@ class FrozenTeacher(nn.Module):
         images:Tensor, # (B, 3, H, W) uint8, or float in [0, 1]
     )->Tensor:         # (B, C, h, w) float32 features
         "Features of a batch of images; wrong shapes and ranges raise a ValueError."
-        if images.ndim!=4 or images.shape[1]!=3 or 0 in images.shape: raise ValueError(f'A teacher takes images (B, 3, H, W), at least one, got {tuple(images.shape)}.')
+        if images.ndim!=4 or images.shape[1]!=3 or 0 in images.shape:
+            raise ValueError(f'A teacher takes images (B, 3, H, W), at least one, got {tuple(images.shape)}.')
         if images.dtype!=torch.uint8:
-            if not images.is_floating_point(): raise ValueError(f'A teacher takes uint8 images or floats in [0, 1], got {images.dtype}.')
+            if not images.is_floating_point():
+                raise ValueError(f'A teacher takes uint8 images or floats in [0, 1], got {images.dtype}.')
             lo,hi = images.aminmax() if not images.is_meta else (torch.tensor(0.), torch.tensor(1.))
             if lo.isnan(): raise ValueError('The images hold NaN.')
-            if not (lo>=-1e-4 and hi<=1+1e-4): raise ValueError(f'Float images must lie in [0, 1], got [{lo:.3g}, {hi:.3g}]; from [-1, 1], pass x/2 + 0.5.')
-        if images.is_meta and not self.mean.is_meta: raise ValueError("Images on the meta device have no pixels; load the teacher within torch.device('meta') to ask for shapes.")
+            if not (lo>=-1e-4 and hi<=1+1e-4):
+                raise ValueError(f'Float images must lie in [0, 1], got [{lo:.3g}, {hi:.3g}]; '
+                                 'from [-1, 1], pass x/2 + 0.5.')
+        if images.is_meta and not self.mean.is_meta:
+            raise ValueError("Images on the meta device have no pixels; "
+                             "load the teacher within torch.device('meta') to ask for shapes.")
         if images.device!=self.mean.device: self.to(images.device)
         h,w = (self.size, self.size) if isinstance(self.size, int) else self.size
         n = max(1, 200_000//(h*w)) if images.device.type=='cpu' else len(images) # as many as fit a CPU's cache
@@ -312,7 +332,9 @@ class FrozenTeacher(nn.Module):
         kind = 'cpu' if images.is_meta else images.device.type # shapes alone need no autocast
         with torch.autocast(kind, enabled=False):
             x = images.float()/255 if images.dtype==torch.uint8 else images.float()
-            if x.shape[-2:]!=(h, w): x = F.interpolate(x, (h, w), mode='bicubic', antialias=x.shape[-2]>h or x.shape[-1]>w).clamp(0, 1)
+            if x.shape[-2:]!=(h, w):
+                shrinks = x.shape[-2]>h or x.shape[-1]>w
+                x = F.interpolate(x, (h, w), mode='bicubic', antialias=shrinks).clamp(0, 1)
             x = ((x-self.mean)/self.std).contiguous(memory_format=torch.channels_last)
         with autocast('bf16' if self.fast else 'fp32', kind): return self.net(x).float().contiguous()
 
@@ -335,7 +357,9 @@ def _effnet(name, pretrained, weights): # -> network, the tensors that its hash 
 def _mini(info, config, path, pretrained, project):
     from timm.models.vision_transformer import VisionTransformer
     net = VisionTransformer(**config, dynamic_img_size=True)
-    if pretrained: fill_weights(net, {k:v.float() for k,v in read_weights(path).items()}, f"the mini teacher '{info.name}'", path)
+    if pretrained:
+        state = {k:v.float() for k,v in read_weights(path).items()}
+        fill_weights(net, state, f"the mini teacher '{info.name}'", path)
     return FeatureMap(net, project=project)
 
 def _torchvision(info, pretrained, weights):
@@ -356,16 +380,19 @@ def _from_timm(info, at, pretrained, weights, size, project):
     net,resized = _timm(info.source.removeprefix('timm:'), size, None if project else 0)
     cfg,who = net.pretrained_cfg,f"the teacher '{info.name}'"
     if pretrained:
-        if weights is None and not cfg.get('hf_hub_id'): raise ValueError(f"{info.source} has no published weights: name one of its tags, or pass weights=PATH.")
+        if weights is None and not cfg.get('hf_hub_id'):
+            raise ValueError(f"{info.source} has no published weights: name one of its tags, or pass weights=PATH.")
         files = [cfg['hf_hub_filename']] if cfg.get('hf_hub_filename') else ['model.safetensors', 'pytorch_model.bin']
         weights = weights or hub_file(cfg['hf_hub_id'], files, who)
         fill_weights(net, read_weights(weights), who, weights, resized)
-    if project and not isinstance(getattr(net, 'head', None), nn.Linear): raise ValueError(f"{who[4:]} has no linear head to project with; leave project None.")
+    if project and not isinstance(getattr(net, 'head', None), nn.Linear):
+        raise ValueError(f"{who[4:]} has no linear head to project with; leave project None.")
     return FeatureMap(net, at, project),replace(info, mean=tuple(cfg['mean']), std=tuple(cfg['std']))
 
-def _any_timm(name, pretrained, weights, size, project): # a model that is in no table: its row is what it says of itself
+def _any_timm(name, pretrained, weights, size, project): # a model of no table: its row is what it says of itself
     model,_,at = name.removeprefix('timm:').partition('@')
-    if at and not at.removeprefix('-').isdigit(): raise ValueError(f"'{name}': after @ stands the index of a block or stage, such as -2.")
+    if at and not at.removeprefix('-').isdigit():
+        raise ValueError(f"'{name}': after @ stands the index of a block or stage, such as -2.")
     at = int(at) if at else None
     info = Teacher(name, f'timm:{model}', f'block or stage {at}' if at is not None else 'last map', 0, 0, 0, (), (), '')
     net,info = _from_timm(info, at, pretrained, weights, size, project)
@@ -380,8 +407,10 @@ def _any_timm(name, pretrained, weights, size, project): # a model that is in no
                 net.norm = False
                 shape = look()
         except (AssertionError, RuntimeError, IndexError, AttributeError, ValueError) as e:
-            raise ValueError(f"'{name}' gives no feature map for {h}x{w} images ({str(e).splitlines()[0][:160] if str(e) else type(e).__name__}).") from None
-    return net,replace(info, dim=shape[1], patch=h//shape[2], size=cfg['input_size'][-1], licence=cfg.get('license') or 'not stated')
+            why = str(e).splitlines()[0][:160] if str(e) else type(e).__name__
+            raise ValueError(f"'{name}' gives no feature map for {h}x{w} images ({why}).") from None
+    licence = cfg.get('license') or 'not stated'
+    return net,replace(info, dim=shape[1], patch=h//shape[2], size=cfg['input_size'][-1], licence=licence)
 
 def _null(info): # -> network without weights, what its hash is made of
     if info.name=='pixels': return Patches(info.patch),['pixels', info.patch]
@@ -399,33 +428,44 @@ def _row(name, profile, weights, data): # -> a name's row, and of a mini teacher
         return row,path,config
     if name in (table := _table(profile, data)): return table[name],None,None
     near = get_close_matches(name, known := teachers(profile, data), 1)
-    raise ValueError(f"There is no teacher '{name}' at profile {profile}{f'; did you mean {near[0]!r}' if near else ''}. Known teachers: {', '.join(known)}, and timm:NAME for any model of timm.")
+    meant = f'; did you mean {near[0]!r}' if near else ''
+    raise ValueError(f"There is no teacher '{name}' at profile {profile}{meant}. "
+                     f"Known teachers: {', '.join(known)}, and timm:NAME for any model of timm.")
 
 def _narrow(info, project, sides): # the row as it is with or without the projection; refuses what the network cannot do
-    if project and not info.head: raise ValueError(f"The teacher '{info.name}' has no projection; leave project None. Published teachers with one: {', '.join(n for n,t in TEACHERS.items() if t.head)}.")
+    if project and not info.head:
+        have = ', '.join(n for n,t in TEACHERS.items() if t.head)
+        raise ValueError(f"The teacher '{info.name}' has no projection; leave project None. "
+                         f"Published teachers with one: {have}.")
     if info.name not in ('effnet', 'effnet1', 'effnet2', 'random', 'convnext') and any(s%info.patch for s in sides):
-        raise ValueError(f"The teacher '{info.name}' cuts images into patches of {info.patch} pixels; size {' x '.join(map(str, sides))} is no multiple, {' x '.join(str(max(1, round(s/info.patch))*info.patch) for s in sides)} is.")
+        asked,near = (' x '.join(map(str, x)) for x in (sides, [max(1, round(s/info.patch))*info.patch for s in sides]))
+        raise ValueError(f"The teacher '{info.name}' cuts images into patches of {info.patch} pixels; "
+                         f'size {asked} is no multiple, {near} is.')
     default = bool(info.head and info.dim==info.head)
     if project in (None, default): return info,default
-    return replace(info, dim=info.head if project else info.trunk, feature=_PROJECTED if project else _TOKENS) if info.head else info,project
+    if not info.head: return info,project
+    dim,feature = (info.head, _PROJECTED) if project else (info.trunk, _TOKENS)
+    return replace(info, dim=dim, feature=feature),project
 
 def load_teacher(
-    name:str,              # a name of `teachers(profile)`, or timm:NAME, or timm:NAME@INDEX for the raw map of one block or stage
-    profile:str='mini',    # smoke and mini: the names in SHIPPED_TEACHERS mean the small ViTs that ship with iutok; paper: the published networks
+    name:str,              # a name of `teachers(profile)`, timm:NAME, or timm:NAME@INDEX for the raw map of one block
+    profile:str='mini',    # paper: the published networks; else the names in SHIPPED_TEACHERS mean iutok's small ViTs
     pretrained:bool=True,  # real weights; False gives random ones (always the same), and says so in `info`
     weights:str|Path=None, # file to take them from; None: the package, the hub's cache, the hub
-    size:int|tuple=None,   # side, or (height, width), the images are resized to, pixels; None: the teacher's native size
+    size:int|tuple=None,   # side, or (height, width), the images are resized to, pixels; None: the native size
     project:bool=None,     # apply the projection (CLIP and the like); None: as the table says
-    fast:bool|str=True,    # True: bfloat16 where the machine multiplies it natively; False: float32; or a precision by name
+    fast:bool|str=True,    # bfloat16 where the machine multiplies it natively; False: float32; or a precision by name
     data:str='fashion',    # what the small ViTs were trained on: fashion or emoji
 )->FrozenTeacher:          # in eval mode, without gradients
-    "A frozen teacher by name. Unknown names, absent, damaged or foreign weights and impossible sizes raise a ValueError of one sentence. Within `torch.device('meta')` no weights are made at all."
+    "A frozen teacher by name; what is wrong raises a ValueError of one sentence. On the meta device it has no weights."
     if profile not in PROFILES: raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}.")
-    if weights is not None and not pretrained: raise ValueError('weights=PATH and pretrained=False contradict each other; give one of them.')
+    if weights is not None and not pretrained:
+        raise ValueError('weights=PATH and pretrained=False contradict each other; give one of them.')
     if weights is not None and name in UNLEARNED:
         raise ValueError(f"The teacher '{name}' has learned nothing and has no weights to read; leave weights None.")
     sides = () if size is None else (size,) if isinstance(size, int) else tuple(size)
-    if len(sides)>2 or any(isinstance(s, bool) or not isinstance(s, int) or s<1 for s in sides): raise ValueError(f'size is a side or (height, width) in pixels, got {size!r}.')
+    if len(sides)>2 or any(isinstance(s, bool) or not isinstance(s, int) or s<1 for s in sides):
+        raise ValueError(f'size is a side or (height, width) in pixels, got {size!r}.')
     free = name.startswith('timm:')
     if not free:
         info,path,config = _row(name, profile, weights, data)
@@ -459,10 +499,11 @@ def cached_features(
     folder:str|Path,       # cache folder
     device='cpu',          # where the teacher works
 )->np.ndarray:             # (N, C, h, w) float16, memory-mapped, read-only
-    "Teacher features of a data set, computed once per teacher, size and data; too little room, features beyond half precision and another number of images raise a ValueError."
+    "Features of a data set, computed once per teacher, size and data; what cannot be kept raises a ValueError."
     from fastprogress.fastprogress import progress_bar
     i = teacher.info
-    key = fingerprint(FEATURES_VERSION, i.hash, i.feature, i.dim, getattr(getattr(teacher, 'net', None), 'project', False), teacher.size, teacher.fast, data_hash, n)
+    project = getattr(getattr(teacher, 'net', None), 'project', False)
+    key = fingerprint(FEATURES_VERSION, i.hash, i.feature, i.dim, project, teacher.size, teacher.fast, data_hash, n)
     path = Path(folder)/f"{i.name.replace('/', '-').replace(':', '-')}-{key}.npy"
     def write(tmp):
         out,at = None,0
@@ -470,13 +511,18 @@ def cached_features(
             t = teacher(b[0].to(device))
             if (bad := t.isnan().flatten(1).any(1).nonzero().flatten().tolist()):
                 named = ', '.join(str(at+j) for j in bad[:5]) + ', ...'*(len(bad)>5)
-                raise ValueError(
-                    f"Features of '{i.name}' are NaN for image {named} of the set; look at those images and at the teacher's weights.")
-            if t.abs().max()>65504: raise ValueError(f"Features of '{i.name}' reach {t.abs().max():.3g}, beyond half precision; call the teacher on every batch instead.")
+                raise ValueError(f"Features of '{i.name}' are NaN for image {named} of the set; "
+                                 "look at those images and at the teacher's weights.")
+            if t.abs().max()>65504:
+                raise ValueError(f"Features of '{i.name}' reach {t.abs().max():.3g}, beyond half precision; "
+                                 'call the teacher on every batch instead.')
             if at+len(t)>n: raise ValueError(f'The batches hold more than the {n} images expected.')
             if out is None:
                 need,free = 2*n*t[0].numel(),shutil.disk_usage(Path(tmp).parent).free
-                if need>free: raise ValueError(f"Features of {n} images take {need/1e9:.3g} GB, {short_path(folder)} has room for {free/1e9:.3g} GB; name another folder or call the teacher on every batch.")
+                if need>free:
+                    raise ValueError(f'Features of {n} images take {need/1e9:.3g} GB, {short_path(folder)} has '
+                                     f'room for {free/1e9:.3g} GB; '
+                                     'name another folder or call the teacher on every batch.')
                 out = np.lib.format.open_memmap(tmp, 'w+', np.float16, (n, *t.shape[1:]))
             out[at:at+len(t)] = t.half().cpu().numpy()
             at += len(t)
