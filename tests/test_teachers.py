@@ -348,7 +348,7 @@ def test_edges_follow_the_orientation_and_are_zero_where_nothing_is():
             u = x*math.cos(math.pi*a/8)+y*math.sin(math.pi*a/8)
             f = t((torch.cos(2*math.pi*u/wavelength)*.4+.5).expand(1, 3, 64, 64))[0, :, 1:7, 1:7].unflatten(0, (3, 3, 8))
             assert (f[:, i].argmax(1)==a).all() and torch.allclose(f[0], f[2], atol=1e-5)
-            assert f[0].mean((1, 2)).argmax()==8*i+a
+            assert f[0].mean((2, 3)).argmax()==8*i+a
     for v in (0, 77, 255): assert t(torch.full((1, 3, 64, 64), v, dtype=torch.uint8)).abs().max()==0
     red = torch.zeros(1, 3, 64, 64)
     red[:, 0, :, ::2] = 1
