@@ -18,7 +18,7 @@ from .training import Phase,constant
 
 # %% ../nbs/38_clustering.ipynb #4d20aaf1
 class FeatureMaps:
-    "The teacher's features of a data set, computed again in every pass: an iterable of (b, C, h, w) that holds one batch at a time."
+    "The teacher's features of a data set, computed again in every pass: maps (b, C, h, w), one batch at a time."
     def __init__(self,
         teacher:Callable,     # (b, 3, S, S) uint8 -> (b, C, h, w)
         images:ImageSet,      # what to read
@@ -54,12 +54,12 @@ class Pieces:
         yield from (torch.from_numpy(np.array(m[i:i+self.size])).float() for i in range(0, len(m), self.size))
 
 def sample_vectors(
-    features,       # feature maps: an array (N, C, h, w), in memory or memory-mapped, or an iterable of (b, C, h, w) whose len() is N
+    features,       # feature maps: an array (N, C, h, w), also memory-mapped, or batches (b, C, h, w) whose len() is N
     n:int,          # how many vectors, at most N*h*w
     seed:int=0,     # of the draw
     path:str|Path=None, # keep them in this .npy file, as float16, instead of memory; made once
 )->'Tensor|Pieces': # (n, C) float32, or the pieces of the file
-    "Feature vectors drawn without replacement from all positions of all images, in one pass. Raises ValueError when the maps hold another number of positions than they say."
+    "Feature vectors drawn without replacement from all positions of all images, in one pass."
     def fill(room): # room: shape -> the array that is filled
         N,(_,C,h,w) = len(features),next(_maps(features)).shape
         at = np.sort(np.random.default_rng(seed).choice(N*h*w, min(n, N*h*w), replace=False))
@@ -86,7 +86,8 @@ def cluster_teacher(
     **kw,                   # init, empty, batch, progress, history, device of `kmeans`
 )->Tokenizer:               # without a pixel decoder
     "k-means on teacher features as a tokenizer (Cluster). Raises ValueError when there are fewer vectors than codes."
-    return Tokenizer(encoder, Fixed.fit(vectors, n_codes, cosine=cosine, iters=iters, seed=seed, **kw), image_size=image_size)
+    codes = Fixed.fit(vectors, n_codes, cosine=cosine, iters=iters, seed=seed, **kw)
+    return Tokenizer(encoder, codes, image_size=image_size)
 
 # %% ../nbs/38_clustering.ipynb #5d2233bb
 class Online(nn.Module):
@@ -107,12 +108,14 @@ def online_phase(
     betas:tuple=(.5, .9),    # of Adam
 )->Phase:
     "The official Cluster training; the defaults are the paper's."
-    return Phase(Online(quantizer, features), torch.optim.Adam(quantizer.parameters(), lr=lr, betas=tuple(betas)), constant(lr))
+    adam = torch.optim.Adam(quantizer.parameters(), lr=lr, betas=tuple(betas))
+    return Phase(Online(quantizer, features), adam, constant(lr))
 
 def frozen_codes(
     encoder:TeacherEncoder,  # the frozen teacher
     quantizer:OnlineCluster, # trained
     image_size:int,          # S, side of the images the tokenizer works on, pixels
 )->Tokenizer:                # without a pixel decoder
-    "What the online rule found, as a codebook that never moves again: the same kind of tokenizer that `cluster_teacher` gives."
-    return Tokenizer(encoder, Fixed.from_codebook(quantizer.codebook.detach().cpu(), quantizer.cosine), image_size=image_size)
+    "What the online rule found, as a codebook that never moves again: a tokenizer as `cluster_teacher` gives."
+    codes = Fixed.from_codebook(quantizer.codebook.detach().cpu(), quantizer.cosine)
+    return Tokenizer(encoder, codes, image_size=image_size)

@@ -21,9 +21,10 @@ def feature_loss(
     t_hat:Tensor, # (B, C, h, w) predicted features
     t:Tensor,     # (B, C, h', w') the teacher's, resized to (h, w) bicubically
 )->Tensor:        # () in [0, 2]
-    "Mean of one minus the cosine between predicted and true feature vectors, in float32. Raises ValueError when the channels differ."
+    "Mean of one minus the cosine of predicted and true vectors, in float32. Other channels raise a ValueError."
     t_hat,t = t_hat.float(),t.float()
-    if t.shape[1]!=t_hat.shape[1]: raise ValueError(f'The feature decoder predicts {t_hat.shape[1]} channels, the teacher has {t.shape[1]}.')
+    if t.shape[1]!=t_hat.shape[1]:
+        raise ValueError(f'The feature decoder predicts {t_hat.shape[1]} channels, the teacher has {t.shape[1]}.')
     if t.shape[-2:]!=t_hat.shape[-2:]: t = F.interpolate(t, t_hat.shape[-2:], mode='bicubic')
     return (1-F.cosine_similarity(t_hat, t, dim=1)).mean()
 
@@ -41,22 +42,26 @@ def vqkd_tokenizer(
     lookup:str='after',  # read the codes 'after' or 'before' their own update
     seed:int=0,          # of the codebook's k-means start
 )->Tokenizer:            # with a feature decoder, without a pixel decoder
-    "VQ-KD's student, norm-EMA codebook and feature decoder; the defaults are the paper's. Raises ValueError when S is not a multiple of the patch."
-    if image_size%patch: raise ValueError(f'image_size={image_size} is not a multiple of patch={patch}; choose a size that is.')
+    "VQ-KD's student, norm-EMA codebook and feature decoder, by default the paper's. S must be a multiple of the patch."
+    if image_size%patch:
+        raise ValueError(f'image_size={image_size} is not a multiple of patch={patch}; choose a size that is.')
     vit = dict(grid=image_size//patch, width=width, heads=heads)
-    return Tokenizer(ViT(patch=patch, depth=depth, out_channels=dim, **vit), NormEMA(n_codes, dim, seed=seed, lookup=lookup),
-                     feature_decoder=ViT(in_channels=dim, patch=1, depth=feature_depth, out_channels=channels, **vit), image_size=image_size)
+    student = ViT(patch=patch, depth=depth, out_channels=dim, **vit)
+    codes = NormEMA(n_codes, dim, seed=seed, lookup=lookup)
+    back = ViT(in_channels=dim, patch=1, depth=feature_depth, out_channels=channels, **vit)
+    return Tokenizer(student, codes, feature_decoder=back, image_size=image_size)
 
 # %% ../nbs/37_distillation.ipynb #8c5b199f
 class Distil(nn.Module):
-    "Phase of student encoder, quantizer and feature decoder: predict the teacher's features (arXiv:2208.06366). Raises ValueError for a tokenizer without a feature_decoder."
+    "Phase of student encoder, quantizer and feature decoder: predict the teacher's features (arXiv:2208.06366)."
     def __init__(self,
-        tok:Tokenizer,      # with a feature_decoder; trained in place
+        tok:Tokenizer,      # trained in place; one without a feature_decoder raises a ValueError
         features:Callable,  # batch -> (B, C, h, w) the teacher's features of its images
         warm:int=0):        # steps that go around the quantizer
         super().__init__()
         if tok.feature_decoder is None: raise ValueError('VQ-KD needs a tokenizer with a feature_decoder.')
-        self.tok,self._features,self.warm = tok,(features,),warm # in a tuple: the teacher stays outside of the module tree
+        self.tok,self.warm = tok,warm
+        self._features = (features,) # in a tuple: the teacher stays outside of the module tree
 
     def forward(self, batch, step):
         z = self.tok.latents(to_float(batch.u8))
@@ -78,4 +83,5 @@ def distil_phase(
 )->Phase:
     "VQ-KD's objective with its optimiser; the defaults are the paper's."
     rate = warmup_cosine(lr, steps, int(warmup*steps), final=lr*lr_final, first=lr*1e-8)
-    return Phase(Distil(tok, features, int(warm*steps)), torch.optim.AdamW(decay_groups(tok, weight_decay), betas=tuple(betas)), rate)
+    adamw = torch.optim.AdamW(decay_groups(tok, weight_decay), betas=tuple(betas))
+    return Phase(Distil(tok, features, int(warm*steps)), adamw, rate)

@@ -24,9 +24,10 @@ from .files import fingerprint,here,project_root,short_path
 
 # %% ../nbs/39_settings.ipynb #19e27195
 TRANSFORM_NAMES = ('none', 'weak', 'strong', 'default')
-MINI_TEACHER_NAMES = ('effnet', *SHIPPED_TEACHERS) # that a table without a hub can have
-TEACHER_NAMES = ('effnet', 'vit', 'clip', 'clip_large', 'dino', 'mae', 'convnext', 'openclip_L_14', 'openclip_H_14',
-    'openclip_bigG_14', 'evaclip', 'dinov2', 'dinov3', 'siglip2')
+MINI_TEACHER_NAMES = ('effnet', 'effnet1', 'effnet2', 'random', 'pixels', 'edges',
+    *SHIPPED_TEACHERS) # that a table without a hub can have
+TEACHER_NAMES = (*MINI_TEACHER_NAMES, 'convnext', 'openclip_L_14', 'openclip_H_14', 'openclip_bigG_14', 'evaclip',
+    'dinov2', 'dinov3', 'siglip2')
 SIZE_NAMES = ('small', 'large', 'llama_medium', 'gpt2_medium', 'gpt2_xl')
 DATA_NAMES = ('fashion', 'emoji', 'fashion_mnist_full', 'imagenet', 'laion_aesthetics', 'sa_med2d', 'satin')
 WORLDS = ('fashion', 'emoji') # data sets with a table of their own

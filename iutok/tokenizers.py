@@ -38,11 +38,12 @@ def teacher_side(
     name:str,           # as for `load_teacher`
     grid:int,           # cells per side
     profile:str='mini', # as for `load_teacher`
+    data:str='fashion', # as for `load_teacher`
 )->int:                 # pixels
     """The side at which a teacher gives a grid x grid map, its cells whole.
     The official code's default, with grid=14, for VQ-KD. Raises ValueError for an unknown teacher or grid."""
     check_count('grid', grid)
-    known = teachers(profile)
+    known = teachers(profile, data)
     if name in known: return grid*known[name].patch
     with torch.device('meta'): t = load_teacher(name, profile, pretrained=False)
     def cells(side): # per side of the map, from shapes alone; 0 for a side that the network refuses
@@ -74,16 +75,20 @@ class TeacherEncoder(nn.Module):
         fast:bool=True,        # bfloat16 arithmetic where the machine multiplies it natively
         profile:str='mini',    # which network the name means
         project:bool=None,     # features after its projection; None: as its table says
-        weights:str|Path=None):# file of its weights; no part of the tokenizer's identity
+        weights:str|Path=None, # file of its weights; no part of the tokenizer's identity
+        data:str='fashion'):   # what the small ViTs were trained on
         super().__init__()
-        t = load_teacher(name, profile, pretrained=pretrained, weights=weights, size=size, project=project, fast=fast)
+        t = load_teacher(name, profile, pretrained=pretrained, weights=weights, size=size, project=project, fast=fast,
+            data=data)
         if hash not in (None, t.info.hash):
             raise ValueError(f"This tokenizer was made with weights {hash} of the teacher '{name}' (profile "
                              f"{profile}), but those at hand are {t.info.hash}: load it with the same ones, "
                              "Tokenizer.load(folder, weights=PATH).")
         self._teacher = (t,) # in a tuple: not a submodule
         self._config = dict(name=name, size=t.size, hash=t.info.hash, pretrained=pretrained, fast=fast, profile=profile,
-                            project=project) | (dict(weights=short_path(weights)) if weights else {})
+                            project=project)
+        if weights: self._config['weights'] = short_path(weights)
+        if data!='fashion': self._config['data'] = data
     def config(self): return self._config
     @property
     def teacher(self): return self._teacher[0]

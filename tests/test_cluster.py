@@ -156,3 +156,29 @@ def test_every_shape_of_image(name, kw):
     assert enc.teacher.size==64 # as before
     tok = Tokenizer(enc, Fixed.from_codebook(torch.randn(5, dim)), image_size=48)
     assert tok.quantize(x).idx.shape==(1, 4, 8) and tok.encode(torch.rand(2, 3, 60, 90)).shape==(2, 4, 4)
+
+@pytest.mark.parametrize('name,data', [('random', 'fashion'), ('pixels', 'fashion'), ('pixels', 'emoji'), ('edges', 'fashion')])
+def test_features_of_a_teacher_that_understands_nothing_are_clustered(name, data, tmp_path):
+    images,side = load_images(data, 'test').take(40),64 if data=='emoji' else 32
+    enc = TeacherEncoder(name, teacher_side(name, 8, 'smoke', data), profile='smoke', data=data)
+    maps = FeatureMaps(enc.teacher, images, side)
+    tok = cluster_teacher(enc, sample_vectors(maps, 1000), 16, side, 5)
+    u8 = images.batch(range(20), side)
+    assert tok.encode(u8).shape==(20, 8, 8) and len(tok.encode(u8).unique())>8
+    assert enc.config().get('data', 'fashion')==data
+    tok.save(tmp_path)
+    again = Tokenizer.load(tmp_path)
+    assert torch.equal(again.encode(u8), tok.encode(u8)) and again.encoder.teacher.info==enc.teacher.info
+    codes = OnlineCluster(16, enc.teacher.info.dim)
+    phase = online_phase(codes, lambda b: enc.teacher(b.u8), lr=.05)
+    fit(dict(codes=phase), Batches(images, side, 8), 5, tmp_path/'online', 'x', precision='fp32')
+    assert frozen_codes(enc, codes, side).encode(u8).shape==(20, 8, 8)
+
+def test_kmeans_on_pixels_is_kmeans_on_raw_patches(images):
+    enc = TeacherEncoder('pixels', 32)
+    u8 = images.batch(range(60), 32)
+    patches = (u8/127.5-1).unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).reshape(-1, 48) # cell by cell
+    tok = cluster_teacher(enc, sample_vectors(FeatureMaps(enc.teacher, images, 32), 10**6), 32, 32, 5, cosine=False)
+    raw = Fixed.fit(patches, 32, cosine=False, iters=5)
+    assert torch.allclose(tok.quantizer.codebook, raw.codebook, atol=1e-5)
+    assert torch.equal(tok.encode(u8).flatten(), nearest_code(patches, raw.codebook))

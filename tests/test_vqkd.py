@@ -158,3 +158,19 @@ def test_the_ablation_plan_can_be_run_and_its_records_are_of_it():
             r = load_json(folder/f'{name}.json')
             assert all(r['params'][k]==v for k,v in row['params'].items()) and not r['git']['dirty'] and {'usage','codebook_perplexity','probe_mean','probe_grid'}<=set(r['metrics'])
     assert {p.stem for p in folder.glob('*.json')}-{'plan'}<=set(plan)
+
+@pytest.mark.parametrize('name', ['random','pixels','edges'])
+def test_a_teacher_that_understands_nothing_can_be_learned_from(name, tmp_path):
+    from iutok.teachers import load_teacher
+    from iutok.tokenizers import Tokenizer,teacher_side
+    images = load_images('fashion', 'train').take(200)
+    t = load_teacher(name, 'smoke', size=teacher_side(name, 8, 'smoke'))
+    tok = small(t.info.dim)
+    phase,losses = distil_phase(tok, lambda b: t(b.u8), 30, lr=2e-3, warmup=0.),[]
+    phase.module.register_forward_hook(lambda m, i, o: losses.append(o[1]['feature'].item()))
+    fit(dict(kd=phase), Batches(images, 32, 16), 30, tmp_path/'run', 'x', precision='fp32')
+    assert len(losses)==30 and sum(losses[-5:])<.9*sum(losses[:5]), losses
+    idx = tok.encode(images.batch(range(20), 32))
+    assert len(idx.unique())>4
+    tok.save(tmp_path)
+    assert torch.equal(Tokenizer.load(tmp_path).encode(images.batch(range(20), 32)), idx)
