@@ -46,6 +46,7 @@ def _rate(run, block, shape, most, what): # of a typical block; a CPU sees `most
     word = arithmetic(run.precision)
     return measured_rate(block, (b, *shape), word),f'measured now on {what}, {word}'
 
+# %% ../nbs/43_budget.ipynb #b4f30071
 def reference_rate()->float: # floating-point operations per second, of one thread where torch has one
     """How fast this machine trains a small residual block in its best arithmetic:
     what times of other machines are scaled by."""
@@ -59,6 +60,7 @@ def _vit_rate(run, width, heads, tokens):
     return _rate(run, lambda: Block(width, heads), (tokens+1, width), 2**11//tokens,
                  f'a transformer block of width {width}')
 
+# %% ../nbs/43_budget.ipynb #cea40954
 def pixel_cost(
     run:Run,            # its PIXEL_KEYS
     tok:Tokenizer,      # that will be trained, with its pixel decoder

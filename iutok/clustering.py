@@ -53,6 +53,7 @@ class Pieces:
         m = np.load(self.features, mmap_mode='r')
         yield from (torch.from_numpy(np.array(m[i:i+self.size])).float() for i in range(0, len(m), self.size))
 
+# %% ../nbs/38_clustering.ipynb #bdf91f25
 def sample_vectors(
     features,       # feature maps: an array (N, C, h, w), also memory-mapped, or batches (b, C, h, w) whose len() is N
     n:int,          # how many vectors, at most N*h*w
@@ -111,6 +112,7 @@ def online_phase(
     adam = torch.optim.Adam(quantizer.parameters(), lr=lr, betas=tuple(betas))
     return Phase(Online(quantizer, features), adam, constant(lr))
 
+# %% ../nbs/38_clustering.ipynb #45d1dabd
 def frozen_codes(
     encoder:TeacherEncoder,  # the frozen teacher
     quantizer:OnlineCluster, # trained

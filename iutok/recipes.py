@@ -50,6 +50,7 @@ def conv_tokenizer(
     c,d = [run.latent]*convs,[quantizer.dim]
     return Tokenizer(enc, quantizer, conv_decoder(run), Connector(c+d), Connector(d+c), image_size=run.image_size)
 
+# %% ../nbs/41_recipes.ipynb #b12624e7
 def vqgan(run:Run)->Tokenizer: # its n_codes, dim, beta, sphere, init, seed and body
     "VQGAN, or with `sphere` LlamaGen's variant."
     return conv_tokenizer(run, VQ(run.n_codes, run.dim, beta=run.beta, sphere=run.sphere, init=run.init, seed=run.seed))
@@ -72,6 +73,7 @@ def student_tokenizer(
     return vqkd_tokenizer(channels, run.image_size, run.patch, run.n_codes, run.dim, run.student_width,
                           run.student_depth, run.student_heads, run.feature_depth, run.lookup, run.seed)
 
+# %% ../nbs/41_recipes.ipynb #33872280
 def check_grid(
     run:Run,       # its image_size, mults
     tok:Tokenizer, # whose codes are to be decoded
@@ -123,6 +125,7 @@ def perceptual_loss(
         raise ValueError(f"perceptual must be none, {' or '.join(PERCEPTUAL)}, got {run.perceptual!r}.")
     return PERCEPTUAL[run.perceptual](**(dict(size=64) if run.perceptual=='effnet' and run.image_size<64 else {}))
 
+# %% ../nbs/41_recipes.ipynb #0d788de7
 def pixel_phases(
     run:Run,                    # its PIXEL_KEYS
     tok:Tokenizer,              # trained in place
@@ -149,6 +152,7 @@ def pixel_phases(
         phases['d'] = Phase(d, adam(disc.parameters(), run.disc_lr), rate(run.disc_lr), start)
     return phases
 
+# %% ../nbs/41_recipes.ipynb #2dd98f75
 def pixel_recipe(
     run:Run,  # a run that trained on pixels
 )->dict:      # what has to be equal in every row of a comparison

@@ -56,6 +56,7 @@ def train_pixels(
     run.arithmetic = out['precision']
     return (out['ema'].tok if run.ema else tok),out
 
+# %% ../nbs/42_runners.ipynb #f6515b89
 def code_metrics(
     tok:Tokenizer,   # a trained tokenizer
     images:ImageSet, # usually the held-out ones

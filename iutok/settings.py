@@ -41,6 +41,8 @@ class Parameter:
 
 def count(least=1, most=None): return lambda k,v: check_count(k, v, least, most)
 def choice(*words): return lambda k,v: check_choice(k, v, words)
+
+# %% ../nbs/39_settings.ipynb #384f7cd3
 def weight(k, v): return check_range(k, v, 0)
 def share(k, v): return check_range(k, v, 0, 1)
 def rate(k, v): return check_range(k, v, 0, open_low=True)
@@ -424,11 +426,13 @@ def run_name(
                          'and neither cache nor logs.')
     return name
 
+# %% ../nbs/39_settings.ipynb #c00627d1
 def run_set(
     profile:str,         # smoke, quick, mini or paper
     world:str='fashion', # a name in WORLDS
 )->str:                  # quick, emoji-quick
-    "The name of a table's sizes: its runs are in runs/NAME, its committed records in nbs/results/table1_NAME, with _ for -."
+    """The name of a table's sizes:
+    its runs are in runs/NAME, its committed records in nbs/results/table1_NAME, with _ for -."""
     return profile if world==WORLDS[0] else f'{world}-{profile}'
 
 def world_of(
@@ -469,6 +473,7 @@ def takes(
     also = EVERYWHERE + (WITH_DATA if 'data' in some else ()) + extra
     return [k for k in PARAMETERS if k in some or k in also]
 
+# %% ../nbs/39_settings.ipynb #669d2ee5
 def default_recipe(
     notebook:str, # stem of a runner notebook
     profile:str,  # smoke, quick, mini or paper
@@ -485,6 +490,7 @@ def default_recipe(
     raise ValueError(f"{notebook} has no profile '{profile}'; it knows "
                      f"{', '.join(p for p in PROFILES if f'{p}-{kind}' in RECIPES)}.{hint}")
 
+# %% ../nbs/39_settings.ipynb #8e8388c3
 def recipe_row(
     name:str,          # the recipe asked for
     notebook:str=None, # the notebook that asks; None: any
@@ -520,6 +526,7 @@ def check_parameters(
         out[k] = v
     return out
 
+# %% ../nbs/39_settings.ipynb #a78f7e23
 def check_together(
     params:dict, # every parameter of a run
 ):
@@ -540,6 +547,7 @@ def check_together(
         raise ValueError(f"batch_size={p('batch_size')} is more than train_images={p('train_images')}; a batch is part "
                          "of one pass over the images.")
 
+# %% ../nbs/39_settings.ipynb #67850c90
 def resolve(
     notebook:str|Path, # stem of a runner notebook, or its path
     given:dict={},     # parameters somebody asked for; None counts as not given
@@ -573,6 +581,7 @@ def anchored(
         return str(p if p.exists() or k=='run_root' or not (project_root()/v).exists() else project_root()/v)
     return {k:absolute(k, v) if k in (*PATHS, 'data', 'text_weights') else v for k,v in given.items()}
 
+# %% ../nbs/39_settings.ipynb #09c70d64
 def check_places(
     params:dict, # every parameter's value, paths as `anchored` gives them
 ):

@@ -37,6 +37,7 @@ class Teacher:
     head:int=0        # channels after it
     text:str=''       # open_clip's model/weights with the text tower that belongs to it
 
+# %% ../nbs/12_teachers.ipynb #ea161bae
 _IMAGENET = (.485, .456, .406),(.229, .224, .225)
 _CLIP = (.48145466, .4578275, .40821073),(.26862954, .26130258, .27577711)
 _HALF = (.5, .5, .5),(.5, .5, .5)
@@ -73,6 +74,8 @@ TEACHERS = {t.name:t for t in [
     Teacher('edges', 'a fixed bank of Gabor filters, nothing learned', 'energy per colour, wavelength and angle',
             72, 8, 64, *_HALF, _OURS),
 ]}
+
+# %% ../nbs/12_teachers.ipynb #421b1e1b
 UNLEARNED = ('random', 'pixels', 'edges') # that have no weights to load
 NULL_TEACHERS = (*UNLEARNED, 'shuffled')  # that understand nothing
 TEACHER_DATA = ('fashion', 'emoji') # what small ViTs were trained on
@@ -99,6 +102,7 @@ def teacher_file(
     check_choice('data', data, TEACHER_DATA)
     return asset(f"teachers/{'' if data=='fashion' else data+'/'}{name}.safetensors")
 
+# %% ../nbs/12_teachers.ipynb #9d2fd369
 def read_info(
     path:str|Path, # a file written by save_teacher
 )->dict:           # its info
@@ -129,6 +133,7 @@ def _table(profile, data): # the rows that are no files; a patch of 'pixels' is 
     side = dict(fashion=4, emoji=8)[check_choice('data', data, TEACHER_DATA)]
     return TEACHERS | dict(pixels=replace(TEACHERS['pixels'], dim=3*side*side, patch=side, size=8*side))
 
+# %% ../nbs/12_teachers.ipynb #7547065d
 def teachers(
     profile:str='mini', # smoke, quick, mini or paper
     data:str='fashion', # what the small ViTs were trained on: fashion or emoji
@@ -180,6 +185,7 @@ class FeatureMap(nn.Module):
         t = self.net.forward_intermediates(x, indices=at, norm=self.norm, **kw)[0]
         return self.net.head(self.net.fc_norm(t.movedim(1, -1))).movedim(-1, 1) if self.project else t
 
+# %% ../nbs/12_teachers.ipynb #793f4cba
 def _timm(name, size=None, classes=None): # -> network, whether its size was fixed when it was built
     import timm
     try: return timm.create_model(name, dynamic_img_size=True, num_classes=classes),False
@@ -237,6 +243,7 @@ def gabor_pair(
     even = window*(np.cos(phase)-(window*np.cos(phase)).sum())
     return np.stack([even, window*np.sin(phase)])
 
+# %% ../nbs/12_teachers.ipynb #e5c8f7ec
 class Edges(nn.Module):
     "Energy of a fixed bank of Gabor filters, averaged over cells: no learning."
     eps = 2**-7
@@ -362,6 +369,7 @@ def _mini(info, config, path, pretrained, project):
         fill_weights(net, state, f"the mini teacher '{info.name}'", path)
     return FeatureMap(net, project=project)
 
+# %% ../nbs/12_teachers.ipynb #05ab8cbe
 def _torchvision(info, pretrained, weights):
     import torchvision
     arch,_,tag = info.source.partition(':')[2].partition('.')
@@ -376,6 +384,7 @@ def _torchvision(info, pretrained, weights):
     if pretrained: fill_weights(net, state, who, weights)
     return net.features
 
+# %% ../nbs/12_teachers.ipynb #cc2a9f75
 def _from_timm(info, at, pretrained, weights, size, project):
     net,resized = _timm(info.source.removeprefix('timm:'), size, None if project else 0)
     cfg,who = net.pretrained_cfg,f"the teacher '{info.name}'"
@@ -389,6 +398,7 @@ def _from_timm(info, at, pretrained, weights, size, project):
         raise ValueError(f"{who[4:]} has no linear head to project with; leave project None.")
     return FeatureMap(net, at, project),replace(info, mean=tuple(cfg['mean']), std=tuple(cfg['std']))
 
+# %% ../nbs/12_teachers.ipynb #1b2342ff
 def _any_timm(name, pretrained, weights, size, project): # a model of no table: its row is what it says of itself
     model,_,at = name.removeprefix('timm:').partition('@')
     if at and not at.removeprefix('-').isdigit():
@@ -412,6 +422,7 @@ def _any_timm(name, pretrained, weights, size, project): # a model of no table: 
     licence = cfg.get('license') or 'not stated'
     return net,replace(info, dim=shape[1], patch=h//shape[2], size=cfg['input_size'][-1], licence=licence)
 
+# %% ../nbs/12_teachers.ipynb #c695bd21
 def _null(info): # -> network without weights, what its hash is made of
     if info.name=='pixels': return Patches(info.patch),['pixels', info.patch]
     net = Edges(info.patch)
@@ -432,6 +443,7 @@ def _row(name, profile, weights, data): # -> a name's row, and of a mini teacher
     raise ValueError(f"There is no teacher '{name}' at profile {profile}{meant}. "
                      f"Known teachers: {', '.join(known)}, and timm:NAME for any model of timm.")
 
+# %% ../nbs/12_teachers.ipynb #cc3d552d
 def _narrow(info, project, sides): # the row as it is with or without the projection; refuses what the network cannot do
     if project and not info.head:
         have = ', '.join(n for n,t in TEACHERS.items() if t.head)
@@ -447,6 +459,7 @@ def _narrow(info, project, sides): # the row as it is with or without the projec
     dim,feature = (info.head, _PROJECTED) if project else (info.trunk, _TOKENS)
     return replace(info, dim=dim, feature=feature),project
 
+# %% ../nbs/12_teachers.ipynb #eb48f763
 def load_teacher(
     name:str,              # a name of `teachers(profile)`, timm:NAME, or timm:NAME@INDEX for the raw map of one block
     profile:str='mini',    # paper: the published networks; else the names in SHIPPED_TEACHERS mean iutok's small ViTs

@@ -87,6 +87,7 @@ def verdict(
     if not cells: raise ValueError('Nothing is compared: no records with several seeds say how far seeds spread.')
     return pd.DataFrame(cells)
 
+# %% ../nbs/81_verdict.ipynb #228cb633
 def say_verdict(
     cells, # from `verdict`
 )->str:    # several lines

@@ -1,4 +1,6 @@
-"Cluster: both rules against their definitions, streams, files, and a teacher that must be the same when the tokenizer is loaded."
+"""Cluster:
+both rules against their definitions, streams, files, and a teacher that must be the same when the tokenizer is
+loaded."""
 import weakref
 import pytest,timm,torch,torch.nn.functional as F
 from safetensors.torch import save_file
@@ -42,7 +44,8 @@ def test_the_online_step_is_the_written_formula():
 
 def test_the_online_rule_rests_at_the_mean_of_the_cosine_assigned_features():
     g = torch.Generator().manual_seed(0)
-    x = torch.cat([torch.randn(200, 3, generator=g)*.3+torch.tensor(c) for c in ([3., 0, 0], [0, 1., .2], [-.5, 0, 2.])])
+    x = torch.cat([torch.randn(200, 3, generator=g)*.3+torch.tensor(c)
+                   for c in ([3., 0, 0], [0, 1., .2], [-.5, 0, 2.])])
     seed_everything(0)
     q = OnlineCluster(3, 3)
     phase = online_phase(q, lambda b: x.T[None, :, :, None], 5e-3)
@@ -51,7 +54,8 @@ def test_the_online_rule_rests_at_the_mean_of_the_cosine_assigned_features():
         phase.optimizer.zero_grad(); loss.backward(); phase.optimizer.step()
     idx = nearest_code(x, q.codebook, True)
     assert (q.codebook-torch.stack([x[idx==k].mean(0) for k in range(3)])).abs().max()<.02
-    assert (q.codebook.norm(dim=1).sort().values-torch.tensor([1.02, 2.06, 3.]))[-1].abs()<.1 # lengths are the data's own, not 1
+    # lengths are the data's own, not 1
+    assert (q.codebook.norm(dim=1).sort().values-torch.tensor([1.02, 2.06, 3.]))[-1].abs()<.1
 
 def test_sampling_and_streams(images, enc, tmp_path):
     maps = FeatureMaps(enc.teacher, images, 32, batch_size=25)
@@ -77,7 +81,8 @@ def test_sampling_and_streams(images, enc, tmp_path):
     assert [len(s) for s in shares]==[30, 30] and torch.allclose(both[0::1].sum(0), t.sum(0), rtol=1e-3, atol=1e-2)
     crops = FeatureMaps(enc.teacher, images.take(10), 32, 'strong', seed=1)
     assert torch.equal(torch.cat(list(crops)), torch.cat(list(crops))) # every pass sees the same crops
-    assert not torch.equal(torch.cat(list(crops)), torch.cat(list(FeatureMaps(enc.teacher, images.take(10), 32, 'strong', seed=2))))
+    assert not torch.equal(torch.cat(list(crops)),
+                           torch.cat(list(FeatureMaps(enc.teacher, images.take(10), 32, 'strong', seed=2))))
 
 def test_features_are_never_all_in_memory(tmp_path):
     live,peak = [0],[0]
@@ -111,7 +116,8 @@ def test_online_training_resumes_bit_equal_and_freezes(images, enc, tmp_path):
     def train(folder, **kw):
         seed_everything(0)
         q = OnlineCluster(24, 112)
-        fit(dict(codes=online_phase(q, lambda b: t[b.idx], .1)), batches, 14, tmp_path/folder, 'same', precision='fp32', **kw)
+        fit(dict(codes=online_phase(q, lambda b: t[b.idx], .1)), batches, 14, tmp_path/folder, 'same', precision='fp32',
+            **kw)
         return q
     whole = train('whole')
     train('cut', stop_after=6)
@@ -142,7 +148,8 @@ def test_a_file_names_its_teacher_and_refuses_another(images, tmp_path):
     assert 'w.safetensors' in str(e.value) and '\n' not in str(e.value)
     again = Tokenizer.load(tmp_path/'tok', weights=moved)
     assert torch.equal(again.encode(u8), tok.encode(u8)) and again.fingerprint()==tok.fingerprint()
-    with pytest.raises(ValueError, match=f"made with weights {mark} of the teacher 'timm:vit_tiny_patch16_224'") as e: Tokenizer.load(tmp_path/'tok', weights=third)
+    with pytest.raises(ValueError, match=f"made with weights {mark} of the teacher 'timm:vit_tiny_patch16_224'") as e:
+        Tokenizer.load(tmp_path/'tok', weights=third)
     assert '\n' not in str(e.value)
     assert sum(p.stat().st_size for p in (tmp_path/'tok').iterdir())<8*192*4+2000 # a codebook, no teacher
 
@@ -151,13 +158,16 @@ def test_every_shape_of_image(name, kw):
     enc = TeacherEncoder(name, teacher_side(name, 4), **kw)
     dim = enc.teacher.info.dim
     x = torch.rand(1, 3, 48, 96)*2-1
-    with torch.no_grad(): wide,tall,square,bigger = enc(x),enc(x.mT),enc(x[..., :48]),enc(F.interpolate(x[..., :48], scale_factor=2))
-    assert (wide.shape, tall.shape, square.shape, bigger.shape)==((1, dim, 4, 8), (1, dim, 8, 4), (1, dim, 4, 4), (1, dim, 4, 4))
+    with torch.no_grad():
+        wide,tall,square,bigger = enc(x),enc(x.mT),enc(x[..., :48]),enc(F.interpolate(x[..., :48], scale_factor=2))
+    assert (wide.shape, tall.shape, square.shape, bigger.shape)==((1, dim, 4, 8), (1, dim, 8, 4), (1, dim, 4, 4),
+                                                                  (1, dim, 4, 4))
     assert enc.teacher.size==64 # as before
     tok = Tokenizer(enc, Fixed.from_codebook(torch.randn(5, dim)), image_size=48)
     assert tok.quantize(x).idx.shape==(1, 4, 8) and tok.encode(torch.rand(2, 3, 60, 90)).shape==(2, 4, 4)
 
-@pytest.mark.parametrize('name,data', [('random', 'fashion'), ('pixels', 'fashion'), ('pixels', 'emoji'), ('edges', 'fashion')])
+@pytest.mark.parametrize('name,data',
+                         [('random', 'fashion'), ('pixels', 'fashion'), ('pixels', 'emoji'), ('edges', 'fashion')])
 def test_features_of_a_teacher_that_understands_nothing_are_clustered(name, data, tmp_path):
     images,side = load_images(data, 'test').take(40),64 if data=='emoji' else 32
     enc = TeacherEncoder(name, teacher_side(name, 8, 'smoke', data), profile='smoke', data=data)

@@ -17,7 +17,9 @@ from iutok.tokenizers import Connector,Tokenizer
 def scored(tmp_path_factory):
     torch.manual_seed(0)
     body,cache = dict(width=16, n_res=1, attention=False),tmp_path_factory.mktemp('cache')
-    tok = Tokenizer(ConvEncoder(mults=(1, 1, 2), out_channels=16, **body), FSQ([4, 4]), ConvDecoder(in_channels=16, mults=(2, 1, 1), **body), Connector([16, 2]), Connector([2, 16]), image_size=32).eval()
+    tok = Tokenizer(ConvEncoder(mults=(1, 1, 2), out_channels=16, **body), FSQ([4, 4]),
+                    ConvDecoder(in_channels=16, mults=(2, 1, 1), **body), Connector([16, 2]), Connector([2, 16]),
+                    image_size=32).eval()
     with torch.no_grad(): tok.decoder.head[-1].weight *= 8
     train,held = load_images('fashion', 'train').take(600),load_images('fashion', 'test').take(530)
     sizes,batch = [],type(held).batch
@@ -36,7 +38,8 @@ def test_scores_equal_those_of_whole_tensors(scored):
     assert raw.abs().max()>1 # some of it lies outside of what bytes can say
     for k,v in pixel_scores((u8, x_hat)).items(): assert m[k]==pytest.approx(v, rel=1e-5)
     with torch.no_grad(): assert m['lpips_vgg']==pytest.approx(perceptual(raw, to_float(u8)).item(), rel=1e-4)
-    assert m['rfd']==pytest.approx(score_images(x_hat, reference_stats(held, 'fashion', 32, cache), 'fashion').fd, rel=1e-5)
+    assert m['rfd']==pytest.approx(score_images(x_hat, reference_stats(held, 'fashion', 32, cache), 'fashion').fd,
+                                   rel=1e-5)
 
 def test_no_batch_is_large(scored): assert max(scored[-1])<=250
 
@@ -44,7 +47,8 @@ def test_probe_looks_vectors_up(scored):
     tok,train,held,cache,_,m,_ = scored
     ts,tv = (tokens_of(tok, s, cache) for s in (train, held))
     whole = [tok.quantizer.decode(t.tokens.long()).float().flatten(1) for t in (ts, tv)]
-    torch.testing.assert_close(CodeVectors(tok, tv.tokens, lambda z: z.flatten(1))[torch.tensor([3, 1])], whole[1][[3, 1]])
+    torch.testing.assert_close(CodeVectors(tok, tv.tokens, lambda z: z.flatten(1))[torch.tensor([3, 1])],
+                               whole[1][[3, 1]])
     assert m['probe_grid']==linear_probe(whole[0], ts.labels.long(), whole[1], tv.labels.long(), 0)
 
 def test_probing_trains_nothing(scored):
@@ -81,7 +85,8 @@ def test_labels_of_other_classes_give_no_consistency(scored, capsys):
 def test_probes_need_shared_classes(scored, capsys):
     tok,train,held,cache,*_ = scored
     for classes in (list('abcdefghij'), ['images']):
-        m,_ = score_tokenizer(tok, train if len(classes)>1 else Foreign.of(train.take(40), classes), Foreign.of(held.take(40), classes), get_extractor('fashion'), cache)
+        m,_ = score_tokenizer(tok, train if len(classes)>1 else Foreign.of(train.take(40), classes),
+                              Foreign.of(held.take(40), classes), get_extractor('fashion'), cache)
         assert m['probe_mean'] is None and m['probe_grid'] is None and m['usage']>0
         assert 'No probes: ' in capsys.readouterr().out
 
@@ -89,7 +94,8 @@ def test_samples_are_balanced_and_as_many_as_asked_for(scored, monkeypatch):
     import iutok.evaluation as e
     tok,_,held,cache,*_ = scored
     ex,held,asked = get_extractor('fashion'),held.take(50),[]
-    monkeypatch.setattr(e, 'sample', lambda ar, labels, **kw: asked.append(labels) or torch.zeros(len(labels), 64, dtype=torch.long))
+    monkeypatch.setattr(e, 'sample', lambda ar, labels, **kw: asked.append(labels)
+                        or torch.zeros(len(labels), 64, dtype=torch.long))
     monkeypatch.setattr(e, 'class_consistency', lambda *a: 0.)
     ar = type('', (), dict(length=64))()
     for n in (20, 23, 120): e.score_samples(tok, ar, held, ex, cache, n=n)
@@ -145,7 +151,8 @@ def test_a_second_judge_adds_its_own_columns_and_changes_none(scored):
     ex = get_extractor('fashion')
     one,p1 = score_tokenizer(tok, train, held, ex, cache)
     two,p2 = score_tokenizer(tok, train, held, ex, cache, judge=ex) # a judge that agrees
-    assert {k:v for k,v in two.items() if not k.startswith('judge')}==one and {k:v for k,v in p2.items() if k!='judge'}==p1
+    assert {k:v for k,v in two.items() if not k.startswith('judge')}==one and {k:v for k,v in p2.items()
+        if k!='judge'}==p1
     assert two['judge_rfd']==two['rfd'] and two['judge_rfd_infinity']==two['rfd_infinity'] and p2['judge']==p1
     assert two['rfd_infinity']<two['rfd']
     ar = AR(16, 10, 64, layers=1, width=16, heads=2).eval()

@@ -30,7 +30,8 @@ class Rows(torch.utils.data.Dataset):
     def __getitem__(self, i): return self.u8[i]
 
 def cloud(f): return statistics(Features(torch.as_tensor(f).float(), None, {}))
-def spoiled(u8, s=12): return (u8+s*torch.randn(u8.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 255).byte()
+def spoiled(u8, s=12):
+    return (u8+s*torch.randn(u8.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 255).byte()
 
 # ---- the scorer
 
@@ -43,7 +44,8 @@ def test_emoji_scorer_is_as_good_as_it_says():
     group,fine = (torch.cat(p).argmax(1) for p in zip(*parts))
     right = [(a == b).float().mean().item() for a,b in ((group, held.labels), (fine, held.sublabels))]
     assert right == pytest.approx([facts['accuracy'], facts['accuracy_fine']], abs=.005) and right[0] > .5
-    assert class_consistency(held.batch(range(len(held)), 64), held.labels, ex, held.classes) == pytest.approx(right[0], abs=.002)
+    assert class_consistency(held.batch(range(len(held)), 64), held.labels, ex, held.classes) == pytest.approx(right[0],
+        abs=.002)
 
 def test_a_scorer_is_what_its_file_says(tmp_path):
     torch.manual_seed(0)
@@ -56,7 +58,8 @@ def test_a_scorer_is_what_its_file_says(tmp_path):
     assert [tuple(o.shape) for o in again(u8)] == [(3, 8), (3, 3), (3, 2)]
     assert again.config == net.config == facts['network'] and scorer_facts(tmp_path/'w.safetensors') == facts
     grey = Scorer(['a'], channels=1)
-    assert torch.equal(grey(u8)[0], grey(u8.float().mean(1, keepdim=True).expand(-1, 3, -1, -1))[0]) and len(grey(u8)) == 2
+    assert torch.equal(grey(u8)[0],
+                       grey(u8.float().mean(1, keepdim=True).expand(-1, 3, -1, -1))[0]) and len(grey(u8)) == 2
 
 def test_shipped_scorer_is_as_good_as_it_says(test, feats):
     facts = scorer_facts()
@@ -134,8 +137,11 @@ def test_weights_of_another_network_are_no_lite2():
 def test_same_numbers_as_torch_fidelity(u8, case):
     from torch_fidelity import calculate_metrics
     get_extractor() # registers fashion-cnn
-    a, b = {'noise':(spoiled(u8[:500]), u8[500:1000]), 'other images':(u8[:600], u8[600:]), 'few':(u8[:40], u8[40:90])}[case] # few: fewer than dimensions
-    theirs = calculate_metrics(input1=Rows(a), input2=Rows(b), feature_extractor='fashion-cnn', fid=True, isc=True, cuda=False, cache=False,
+    # few: fewer than dimensions
+    a, b = {'noise':(spoiled(u8[:500]), u8[500:1000]), 'other images':(u8[:600], u8[600:]),
+            'few':(u8[:40], u8[40:90])}[case]
+    theirs = calculate_metrics(input1=Rows(a), input2=Rows(b), feature_extractor='fashion-cnn', fid=True, isc=True,
+                               cuda=False, cache=False,
                                verbose=False, save_cpu_ram=True, batch_size=64)
     ours = score_images(a, b)
     assert ours.fd == pytest.approx(theirs['frechet_inception_distance'], rel=1e-4, abs=1e-4)
@@ -159,7 +165,8 @@ def test_frechet_against_scipy_and_under_rotation(feats):
     want = (s.mu-t.mu).double().square().sum() + (s.sigma+t.sigma-2*torch.from_numpy(root)).trace()
     assert frechet(s, t) == pytest.approx(want.item(), rel=1e-3)
     q = torch.linalg.qr(torch.randn(96, 96, generator=torch.Generator().manual_seed(0)))[0]
-    assert frechet(statistics(a._replace(f=a.f@q)), statistics(b._replace(f=b.f@q))) == pytest.approx(want.item(), rel=1e-3)
+    assert frechet(statistics(a._replace(f=a.f@q)), statistics(b._replace(f=b.f@q))) == pytest.approx(want.item(),
+        rel=1e-3)
 
 def test_frechet_orders_what_people_order(ref, u8):
     fd = [score_images(spoiled(u8, s), ref).fd for s in (0, 5, 10, 20)]
@@ -207,14 +214,16 @@ def test_scores_of_two_protocols_do_not_compare(ref, u8):
     a, b = score_images(u8[:600], ref), score_images(spoiled(u8[:600]), ref)
     assert a < b and b.minus(a) == pytest.approx(b.fd-a.fd) and a.protocol == b.protocol
     assert a.protocol.fd_name == 'FD-fashion' and 'FID' not in repr(a) and '5,000 of fashion test' in repr(a)
-    for field, value in dict(extractor='inception-v3-compat', weights='0'*12, reference='fashion train', n_reference=7, n_images=601, pixels='64x64', resize='none').items():
+    for field, value in dict(extractor='inception-v3-compat', weights='0'*12, reference='fashion train', n_reference=7,
+                             n_images=601, pixels='64x64', resize='none').items():
         with pytest.raises(ValueError, match=field): a < replace(b, protocol=replace(b.protocol, **{field:value}))
     assert replace(a.protocol, extractor='inception-v3-compat').fd_name == 'FID'
     assert replace(a.protocol, extractor='dinov2-vit-s-14').fd_name == 'FD-dinov2-vit-s-14'
     with pytest.raises(ValueError, match='n_images'): score_images(u8[:500], ref) < a
 
 def test_other_size_or_extractor_is_not_compared(ref, u8):
-    with pytest.raises(ValueError, match='pixels is 16x16 here and 32x32 there'): score_images(u8[:50, :, ::2, ::2], ref)
+    with pytest.raises(ValueError, match='pixels is 16x16 here and 32x32 there'):
+        score_images(u8[:50, :, ::2, ::2], ref)
     with pytest.raises(ValueError, match='weights'): frechet(ref._replace(made_by=ref.made_by | dict(weights='x')), ref)
 
 def test_reference_statistics_are_kept_and_follow_the_data(test, tmp_path, monkeypatch):
@@ -226,7 +235,9 @@ def test_reference_statistics_are_kept_and_follow_the_data(test, tmp_path, monke
     with monkeypatch.context() as m:
         m.setattr(Extractor, '__call__', never)
         again = reference_stats(few, cache=tmp_path)
-    assert torch.equal(one.mu, again.mu) and torch.equal(one.sigma, again.sigma) and one[2:] == again[2:] and one.images == 'fashion test'
+    assert torch.equal(one.mu, again.mu) and torch.equal(one.sigma,
+                                                         again.sigma) and one[2:] == again[
+        2:] and one.images == 'fashion test'
     assert frechet(one, again) == pytest.approx(0, abs=1e-3)
     reference_stats(test.take(61), cache=tmp_path); reference_stats(few, size=64, cache=tmp_path)
     assert len(list((tmp_path/'stats').glob('*.safetensors'))) == 3
@@ -243,12 +254,14 @@ def test_any_torch_fidelity_extractor(u8):
     black, white = torch.zeros(20, 3, 8, 8, dtype=torch.uint8), torch.full((20, 3, 8, 8), 200, dtype=torch.uint8)
     s = score_images(black, white, Mean('mean', ['colour']))
     assert s.fd == pytest.approx(3*200**2) and s.isc is None and s.protocol.fd_name == 'FD-mean' and 'IS' not in repr(s)
-    with pytest.raises(ValueError, match='no classifier'): class_consistency(black, torch.zeros(20), Mean('mean', ['colour']))
+    with pytest.raises(ValueError, match='no classifier'):
+        class_consistency(black, torch.zeros(20), Mean('mean', ['colour']))
 
 def test_inception_when_it_cannot_be_had(monkeypatch, capsys, tmp_path):
     import torch_fidelity.feature_extractor_inceptionv3 as theirs
     def offline(*a, **k): raise urllib.error.URLError('Name or service not known')
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path)); monkeypatch.setattr('urllib.request.urlopen', offline)
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setattr('urllib.request.urlopen', offline)
     monkeypatch.setattr(theirs, 'load_state_dict_from_url', offline)
     assert not inception_ready()
     line, = capsys.readouterr().out.splitlines()
@@ -263,10 +276,13 @@ def test_inception_when_it_can_be_had(monkeypatch, u8): # random weights: only t
     monkeypatch.setattr(theirs.FeatureExtractorInceptionV3, 'load_state_dict', lambda self, d: None)
     monkeypatch.setattr(features, '_build', features._build.__wrapped__)
     f = get_extractor('inception')(u8[:2])
-    assert f.f.shape == (2, 2048) and f.logits.shape == (2, 1008) and f.made_by['extractor'] == 'inception-v3-compat' and '299' in f.made_by['resize']
+    assert f.f.shape == (2, 2048) and f.logits.shape == (2,
+                                                         1008) and f.made_by[
+        'extractor'] == 'inception-v3-compat' and '299' in f.made_by['resize']
 
 @pytest.mark.parametrize('bad, kind, says', [
-    (torch.rand(12, 3, 32, 32), TypeError, 'to_uint8'), (torch.zeros(12, 1, 32, 32, dtype=torch.uint8), ValueError, r'\(12, 1, 32, 32\)'),
+    (torch.rand(12, 3, 32, 32), TypeError, 'to_uint8'),
+        (torch.zeros(12, 1, 32, 32, dtype=torch.uint8), ValueError, r'\(12, 1, 32, 32\)'),
     ([np.zeros((2, 3, 8, 8))], TypeError, 'ndarray'), ([], ValueError, 'no images'),
     ([torch.zeros(6, 3, 8, 8, dtype=torch.uint8), torch.zeros(6, 3, 9, 8, dtype=torch.uint8)], ValueError, 'one size')])
 def test_images_that_cannot_be_scored(bad, kind, says):
@@ -276,7 +292,9 @@ def test_class_consistency(test, u8, feats):
     y = test.labels
     right = feats._replace(logits=F.one_hot(y, 10).float())
     assert class_consistency(right, y) == 1 and class_consistency(right, (y+1)%10) == 0
-    assert class_consistency(u8, y[:1200]) == pytest.approx(class_consistency(feats._replace(logits=feats.logits[:1200]), y[:1200]))
+    assert class_consistency(u8,
+                             y[:1200]) == pytest.approx(class_consistency(feats._replace(logits=feats.logits[:1200]),
+        y[:1200]))
     for labels, says in ((y[:3], '3 labels'), (y+5, 'label 14')):
         with pytest.raises(ValueError, match=says): class_consistency(right, labels)
 
@@ -288,15 +306,20 @@ def test_psnr_is_averaged_over_images():
     db = [100, 20*math.log10(5), 20*math.log10(255)]
     assert psnr(x, y).tolist() == pytest.approx(db, abs=1e-3)
     s = pixel_scores([(x[:2], y[:2]), (x[2:], y[2:])])
-    assert s['psnr'] == pytest.approx(sum(db)/3, abs=1e-3) and s['l1'] == pytest.approx((0+.2+1/255)/3) and s['mse'] == pytest.approx((.04+1/255**2)/3)
+    assert s['psnr'] == pytest.approx(sum(db)/3,
+                                      abs=1e-3) and s['l1'] == pytest.approx((0+.2+1/255)/3) and s[
+        'mse'] == pytest.approx((.04+1/255**2)/3)
     assert pixel_scores((x, y)) == pytest.approx(s)
 
 def test_pixels_against_scikit_image(u8):
     from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
     x = u8[:12, :, :, 3:30]; y = spoiled(x)
     pairs = [(a.numpy()/255, b.numpy()/255) for a, b in zip(x, y)]
-    assert ssim(x, y).tolist() == pytest.approx([structural_similarity(a, b, data_range=1, channel_axis=0) for a, b in pairs], abs=1e-5)
-    assert psnr(x, y).tolist() == pytest.approx([peak_signal_noise_ratio(a, b, data_range=1) for a, b in pairs], abs=1e-3)
+    assert ssim(x,
+                y).tolist() == pytest.approx([structural_similarity(a, b, data_range=1, channel_axis=0) for a,
+                                              b in pairs], abs=1e-5)
+    assert psnr(x, y).tolist() == pytest.approx([peak_signal_noise_ratio(a, b, data_range=1) for a, b in pairs],
+                                                abs=1e-3)
     assert mse(x, y).tolist() == pytest.approx([mean_squared_error(a, b) for a, b in pairs], rel=1e-4)
     assert torch.equal(ssim(x, x), torch.ones(12)) and torch.allclose(ssim(x, y), ssim(y, x))
 
@@ -335,12 +358,15 @@ def test_probe_comes_near_the_best_linear_reader(test):
     from sklearn.linear_model import LogisticRegression
     x = F.avg_pool2d(test.pixels[:, None].float(), 4).flatten(1)
     x = (x-x[:4000].mean(0))/(x[:4000].std(0)+1e-3)
-    best = LogisticRegression(C=.1, max_iter=200).fit(x[:4000].numpy(), test.labels[:4000]).score(x[4000:].numpy(), test.labels[4000:])
+    best = LogisticRegression(C=.1, max_iter=200).fit(x[:4000].numpy(), test.labels[:4000]).score(x[4000:].numpy(),
+        test.labels[4000:])
     assert linear_probe(x[:4000], test.labels[:4000], x[4000:], test.labels[4000:], epochs=40) > best-.02
 
 @pytest.mark.parametrize('change, says', [
-    (dict(train=torch.zeros(4, 3, 2)), 'flatten'), (dict(test=torch.zeros(4, 2)), r'\(N, 3\)'), (dict(train_labels=torch.zeros(3).long()), '3 labels'),
+    (dict(train=torch.zeros(4, 3, 2)), 'flatten'), (dict(test=torch.zeros(4, 2)), r'\(N, 3\)'),
+        (dict(train_labels=torch.zeros(3).long()), '3 labels'),
     (dict(train=torch.full((4, 3), math.nan)), 'NaN')])
 def test_probe_refuses(change, says):
-    args = dict(train=torch.zeros(4, 3), train_labels=torch.zeros(4).long(), test=torch.zeros(4, 3), test_labels=torch.zeros(4).long())
+    args = dict(train=torch.zeros(4, 3), train_labels=torch.zeros(4).long(), test=torch.zeros(4, 3),
+                test_labels=torch.zeros(4).long())
     with pytest.raises(ValueError, match=says): linear_probe(**args | change)

@@ -20,7 +20,9 @@ def test_results_are_small_and_say_how_they_were_made(folder):
     ids = {r['run']:r['id'] for r in runs}
     assert len(ids)==len(runs)
     for r in rows: assert ids[r['run']]==r['id'] and all(ids[u['run']]==u['id'] for u in r['uses'].values()), r['run']
-    for r in runs: assert {'params','metrics','git','versions','hardware','seconds','uses','profile'} <= set(r) and len(r['git']['commit'])==40
+    for r in runs:
+        assert {'params','metrics','git','versions','hardware','seconds','uses',
+                'profile'} <= set(r) and len(r['git']['commit'])==40
     assert not any(w in json.dumps([rows, runs]) for w in ('/work', '/tmp', '/root', '/home'))
 
 @pytest.mark.parametrize('folder', ['table1_mini', 'table1_quick'])
@@ -29,7 +31,8 @@ def test_records_without_a_second_judge_give_the_table_they_gave(folder):
     df,old = table1(rows),pd.read_csv(RESULTS/folder/'table1_tokenizers.csv')
     if any('judge' in r for r in rows): pytest.skip('these are new')
     pd.testing.assert_frame_equal(df, old, check_dtype=False)
-    assert show_distances(df) is None and agreement(df, 'a', 'b')=='' and not any('judge' in h or 'bits' in h for _,h in show_table(df))
+    assert show_distances(df) is None and agreement(df, 'a', 'b')=='' and not any('judge' in h or 'bits' in h for _,
+        h in show_table(df))
     new = json.loads(json.dumps(rows)) # one row that was scored later
     new[0]['metrics'] |= dict(bits_codebook=99., judge_rfd=3.)
     for g in new[0]['generations']: g |= dict(bits=88., judge_gfd=4., gap=1.)
@@ -59,7 +62,8 @@ def test_the_interval_of_tau_holds_the_truth():
         low,high = tau_interval(x, rho*x+(1-rho**2)**.5*e, draws=200)
         hits += low<=truth<=high
     assert 50<=hits<=60
-    assert tau_interval(x, x, draws=50)==(1, 1) and tau_interval(x, e, draws=50, seed=3)==tau_interval(x, e, draws=50, seed=3)
+    assert tau_interval(x, x, draws=50)==(1, 1) and tau_interval(x, e, draws=50, seed=3)==tau_interval(x, e, draws=50,
+        seed=3)
 
 def test_the_readme_shows_the_stored_records():
     rows = load_json(RESULTS/'table1_mini'/'records.json')
@@ -100,17 +104,23 @@ def alone(tmp_path_factory): # a tokenizer nobody trained, scored without propos
     torch.manual_seed(0)
     runs = tmp_path_factory.mktemp('runs')
     body = dict(width=8, n_res=1, attention=False)
-    tok = Tokenizer(ConvEncoder(mults=(1, 1, 1), out_channels=8, **body), FSQ([4, 4]), ConvDecoder(in_channels=8, mults=(1, 1, 1), **body), Connector([8, 2]), Connector([2, 8]), image_size=32)
+    tok = Tokenizer(ConvEncoder(mults=(1, 1, 1), out_channels=8, **body), FSQ([4, 4]),
+                    ConvDecoder(in_channels=8, mults=(1, 1, 1), **body), Connector([8, 2]), Connector([2, 8]),
+                    image_size=32)
     tok.save(runs/'fsq-s3')
-    save_json(runs/'fsq-s3'/'record.json', dict(run='fsq-s3', id='0'*12, params=dict(seed=3, steps=0), metrics=dict(train_seconds=1.5), uses={}, pixel_recipe=dict(steps=0), tokenizer=dict(kind='fsq', n_codes=16, dim=2)))
+    save_json(runs/'fsq-s3'/'record.json',
+              dict(run='fsq-s3', id='0'*12, params=dict(seed=3, steps=0), metrics=dict(train_seconds=1.5), uses={},
+                   pixel_recipe=dict(steps=0), tokenizer=dict(kind='fsq', n_codes=16, dim=2)))
     words = [f'tokenizer={runs}/fsq-s3', 'ars=[]', 'profile=smoke', f'run_root={runs}']
-    r = subprocess.run([sys.executable, ROOT/'scripts'/'run', 'evaluate', *words], cwd=ROOT, capture_output=True, text=True)
+    r = subprocess.run([sys.executable, ROOT/'scripts'/'run', 'evaluate', *words], cwd=ROOT, capture_output=True,
+                       text=True)
     assert r.returncode==0, r.stderr[-2000:]
     return runs
 
 def test_a_tokenizer_is_scored_without_networks(alone):
     r = load_json(alone/'fsq-s3-scores'/'record.json')
-    assert r['generations']==[] and r['frozen']['samples'] is None and r['trained']['seed']==3 and r['metrics']['seconds']==1.5
+    assert r['generations']==[] and r['frozen']['samples'] is None and r['trained']['seed']==3 and r['metrics'][
+        'seconds']==1.5
     df = table1([r])
     assert df.rfd[0]==r['metrics']['rfd']>1 and not any(c.startswith(('ppl', 'gfd')) for c in df)
     assert ('reconstruction','PSNR, dB ↑') in show_table(df) and runs_frame({'FSQ':[r]}).seed.tolist()==[3]
@@ -136,20 +146,25 @@ def test_collect_takes_what_a_page_shows_and_says_what_is_missing(tmp_path, monk
     for n in ('vqgan-pixel-s0', 'vqgan-pixel-s1', 'other-s0'):
         save_json(runs/n/'record.json', dict(run=n))
         (runs/n/'curves.csv').write_text('step,g_l1,images_per_s\n20,0.123456789,50.1\n')
-    with pytest.raises(SystemExit, match='not scored yet: vqgan-pixel-s0-scores, vqgan-pixel-s1-scores'): collect.main('losses')
+    with pytest.raises(SystemExit, match='not scored yet: vqgan-pixel-s0-scores, vqgan-pixel-s1-scores'):
+        collect.main('losses')
     for s in (0, 1):
         save_json(runs/f'vqgan-pixel-s{s}-scores'/'record.json', dict(run=f'vqgan-pixel-s{s}-scores'))
         Image.new('L', (4, 2)).save(runs/f'vqgan-pixel-s{s}-scores'/'strip.png')
     (out/'stale').mkdir(parents=True)
     collect.main('losses')
-    assert {p.name for p in out.iterdir()}=={'records.json', 'runs.json'} | {f'vqgan-pixel-s{s}.{e}' for s in (0, 1) for e in ('png', 'csv')}
+    assert {p.name for p in out.iterdir()}=={'records.json', 'runs.json'} | {f'vqgan-pixel-s{s}.{e}' for s in (0, 1)
+        for e in ('png', 'csv')}
     assert (out/'vqgan-pixel-s1.csv').read_text()=='step,g_l1\n20,0.1235\n'
-    assert [r['run'] for r in load_json(out/'records.json')]==['vqgan-pixel-s0-scores', 'vqgan-pixel-s1-scores'] and len(load_json(out/'runs.json'))==4
+    assert [r['run'] for r in load_json(out/'records.json')]==['vqgan-pixel-s0-scores',
+                                                               'vqgan-pixel-s1-scores'] and len(
+        load_json(out/'runs.json'))==4
 
 def test_codebooks_of_one_table_are_equally_large():
     from iutok.analysis import check_codebooks
     rows = lambda *ks: [dict(run=f'r{i}', tokenizer=dict(n_codes=k)) for i,k in enumerate(ks)]
-    for ks in ((8192, 8000, 8192), (512,), (1024, 1000), ()): check_codebooks(rows(*ks))  # FSQ's product of levels comes close
+    # FSQ's product of levels comes close
+    for ks in ((8192, 8000, 8192), (512,), (1024, 1000), ()): check_codebooks(rows(*ks))
     for ks in ((8192, 8192, 4096), (512, 512, 1024), (64000, 8192, 8192)):
         with pytest.raises(ValueError, match=r'r\d has (4096|1024|64000)') as e: check_codebooks(rows(*ks))
         assert '\n' not in str(e.value)

@@ -73,7 +73,8 @@ def test_pixels_are_trained_alike_in_every_row_of_a_comparison():
         shared = [k for k in PIXEL_KEYS if k!='body' and not k.startswith('vit')]
         for r in rows: assert {k:r[k] for k in shared}=={k:rows[0][k] for k in shared}
 
-# --- the world in colour -----------------------------------------------------------------------------------------------
+# --- the world in colour
+# -----------------------------------------------------------------------------------------------
 
 GREY = json.loads((ROOT/'tests'/'data'/'grey_rows.json').read_text()) # recipe -> digest of its values and folder
 

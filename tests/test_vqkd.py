@@ -1,4 +1,6 @@
-"VQ-KD: the paper's numbers, the step against a second implementation, and training that can be cut, resumed and spread over processes."
+"""VQ-KD:
+the paper's numbers, the step against a second implementation, and training that can be cut, resumed and spread over
+processes."""
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,9 +35,11 @@ def test_named_recipes_are_the_papers():
     assert (n(tok.encoder), n(tok.feature_decoder), n(tok.quantizer)) == (86_404_640, 8_250_368, 0)
     assert tok.quantizer.codebook.shape==(8192, 32) and big.quantizer.codebook.shape==(16384, 32)
     assert tok.image_size==224 and (row['transform'], row['batch_size'], row['precision'])==('default', 512, 'fp32')
-    phase = distil_phase(tok, None, row['steps'], row['lr'], row['lr_final'], row['warmup'], row['betas'], row['weight_decay'], row['warm'])
+    phase = distil_phase(tok, None, row['steps'], row['lr'], row['lr_final'], row['warmup'], row['betas'],
+                         row['weight_decay'], row['warm'])
     groups = phase.optimizer.param_groups
-    assert [sum(p.numel() for p in g['params']) for g in groups]==[94_224_384, 430_624] and [g['weight_decay'] for g in groups]==[1e-4, 0]
+    assert [sum(p.numel() for p in g['params']) for g in groups]==[94_224_384, 430_624] and [g['weight_decay']
+        for g in groups]==[1e-4, 0]
     ids = [id(p) for g in groups for p in g['params']]
     assert len(ids)==len(set(ids))==189 and set(ids)=={id(p) for p in tok.parameters()}
     assert {(g['betas'], g['eps']) for g in groups}=={((.9, .99), 1e-8)}
@@ -66,7 +70,8 @@ def test_a_step_is_the_written_formula(lookup):
         t_hat = tok.feature_decoder(e.view(3, 8, 8, 8).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).reshape(-1, 12)
         feature,commitment = (1-(n(t_hat)*n(t)).sum(1)).mean(),(e-x).square().mean()
     assert torch.allclose(tok.quantizer.codebook, new, atol=1e-6)
-    assert torch.allclose(logs['feature'], feature, atol=1e-5) and torch.allclose(logs['commitment'], commitment, atol=1e-6)
+    assert torch.allclose(logs['feature'], feature, atol=1e-5) and torch.allclose(logs['commitment'], commitment,
+        atol=1e-6)
     assert torch.allclose(loss, feature+commitment, atol=1e-5)
 
 def test_what_moves_and_what_does_not():
@@ -74,13 +79,16 @@ def test_what_moves_and_what_does_not():
     tok,t = small(),torch.nn.Conv2d(3, 12, 4, 4)
     batch = Batch(torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8), None, None)
     phases = dict(kd=distil_phase(tok, lambda b: t(to_float(b.u8)).detach()))
-    go = lambda: one_step(phases, batch, 25_000, dict(tok=tok, teacher=t), ('teacher.',), ('tok.quantizer.codebook', 'tok.quantizer.initialised'))
+    go = lambda: one_step(phases, batch, 25_000, dict(tok=tok, teacher=t), ('teacher.',),
+                          ('tok.quantizer.codebook', 'tok.quantizer.initialised'))
     r = go()
-    assert fine(r) and 0<r['losses']['kd']<3 and r['parameters']==r['should']+2 and r['moved']==r['should']==len(list(tok.parameters()))+2
+    assert fine(r) and 0<r['losses']['kd']<3 and r['parameters']==r['should']+2 and r['moved']==r['should']==len(
+        list(tok.parameters()))+2
     assert not any('teacher' in k or 'features' in k for k in phases['kd'].module.state_dict())
     for p in tok.feature_decoder.parameters(): p.requires_grad_(False) # the check can fail
     r = go()
-    assert not fine(r) and 'tok.quantizer.initialised' in r['wrong'] and 'tok.feature_decoder.fc_norm.weight' in r['wrong']
+    assert not fine(r) and 'tok.quantizer.initialised' in r['wrong'] and 'tok.feature_decoder.fc_norm.weight' in r[
+        'wrong']
 
 def test_resumed_in_the_middle_is_bit_equal(tmp_path, monkeypatch):
     starts = []
@@ -89,7 +97,8 @@ def test_resumed_in_the_middle_is_bit_equal(tmp_path, monkeypatch):
     batches = Batches(load_images('fashion', 'test').take(100), 32, 8, 'default', seed=1)
     def train(folder, **kw):
         tok = small()
-        out = fit(dict(kd=distil_phase(tok, teacher, 12, lr=2e-3, warm=.25)), batches, 12, tmp_path/folder, 'same', seed=3, **kw)
+        out = fit(dict(kd=distil_phase(tok, teacher, 12, lr=2e-3, warm=.25)), batches, 12, tmp_path/folder, 'same',
+                  seed=3, **kw)
         return tok.state_dict(),out
     whole,_ = train('whole')
     assert len(starts)==1
@@ -115,13 +124,16 @@ def train_six_steps(folder): # what each process runs
 def test_two_processes_share_the_features_and_learn_one_codebook(tmp_path):
     import os,socket,subprocess
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-    base = os.environ | dict(OMP_NUM_THREADS='1', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), PYTHONPATH=str(ROOT), ACCELERATE_USE_CPU='true')
+    base = os.environ | dict(OMP_NUM_THREADS='1', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), PYTHONPATH=str(ROOT),
+                             ACCELERATE_USE_CPU='true')
     code = f"import sys; sys.path.insert(0, 'tests'); from test_vqkd import train_six_steps; train_six_steps({str(tmp_path/'two')!r})"
-    ps = [subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, env=base | dict(RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE='2')) for r in (0, 1)]
+    ps = [subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, env=base
+                           | dict(RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE='2')) for r in (0, 1)]
     train_six_steps(tmp_path/'one')
     assert [p.wait(timeout=240) for p in ps]==[0, 0]
     a,b,one = (torch.load(tmp_path/f, weights_only=True) for f in ('two/end0.pt', 'two/end1.pt', 'one/end0.pt'))
-    assert all(len(s)==4 for s in a['seen']+b['seen']) and [x+y for x,y in zip(a['seen'], b['seen'])]==one['seen'] # each process asks for its own half
+    # each process asks for its own half
+    assert all(len(s)==4 for s in a['seen']+b['seen']) and [x+y for x,y in zip(a['seen'], b['seen'])]==one['seen']
     for k in one['tok']:
         assert torch.equal(a['tok'][k], b['tok'][k]), k
         assert torch.allclose(a['tok'][k].float(), one['tok'][k].float(), atol=1e-4), k
@@ -144,7 +156,8 @@ def test_full_size_step_with_a_teacher_of_clips_shape():
     from _step import fine
     from vqkd import paper_step
     r = paper_step('clip')
-    assert fine(r) and r['should']==191 and .5<r['losses']['kd']<1.5 # a cosine of about 0 between random features, and a small commitment
+    # a cosine of about 0 between random features, and a small commitment
+    assert fine(r) and r['should']==191 and .5<r['losses']['kd']<1.5
 
 def test_the_ablation_plan_can_be_run_and_its_records_are_of_it():
     folder = ROOT/'nbs'/'results'/'ablations'
@@ -153,10 +166,12 @@ def test_the_ablation_plan_can_be_run_and_its_records_are_of_it():
     for name,row in plan.items():
         p = resolve(row['notebook'], row['params'])
         changed = {k for k in p if p[k]!=base[k]}
-        assert changed<={'teacher_size','n_codes','dim'} and len(changed)==1 if row['axis'] not in ('all', "CLIP's projection") else changed<={'teacher','project'}, name
+        assert changed<={'teacher_size','n_codes','dim'} and len(changed)==1 if row['axis'] not in ('all',
+            "CLIP's projection") else changed<={'teacher','project'}, name
         if (folder/f'{name}.json').exists():
             r = load_json(folder/f'{name}.json')
-            assert all(r['params'][k]==v for k,v in row['params'].items()) and not r['git']['dirty'] and {'usage','codebook_perplexity','probe_mean','probe_grid'}<=set(r['metrics'])
+            assert all(r['params'][k]==v for k,v in row['params'].items()) and not r['git']['dirty'] and {'usage',
+                'codebook_perplexity','probe_mean','probe_grid'}<=set(r['metrics'])
     assert {p.stem for p in folder.glob('*.json')}-{'plan'}<=set(plan)
 
 @pytest.mark.parametrize('name', ['random','pixels','edges'])
