@@ -42,7 +42,7 @@ def _blank(size):
 
 def _rate(run, block, shape, most, what): # of a typical block; a CPU sees `most` images at a time
     b = run.batch_size//world_size()
-    if this_device()=='cpu': b = max(1, min(b, most))
+    if this_device().type=='cpu': b = max(1, min(b, most))
     word = arithmetic(run.precision)
     return measured_rate(block, (b, *shape), word),f'measured now on {what}, {word}'
 

@@ -120,7 +120,7 @@ def measured_rate(
     def once():
         with autocast(word, device): y = m(x)
         y.sum().backward()
-        if device!='cpu': torch.accelerator.synchronize()
+        if device.type!='cpu': torch.accelerator.synchronize()
     once()
     began,done = time.perf_counter(),0
     while done==0 or time.perf_counter()-began<seconds: once(); done += 1

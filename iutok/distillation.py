@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor,nn
+from .losses.recon import cosine_loss
 from .nets.vit import ViT
 from .pixels import to_float
 from .quantizers import NormEMA,Quantized
@@ -26,7 +27,7 @@ def feature_loss(
     if t.shape[1]!=t_hat.shape[1]:
         raise ValueError(f'The feature decoder predicts {t_hat.shape[1]} channels, the teacher has {t.shape[1]}.')
     if t.shape[-2:]!=t_hat.shape[-2:]: t = F.interpolate(t, t_hat.shape[-2:], mode='bicubic')
-    return (1-F.cosine_similarity(t_hat, t, dim=1)).mean()
+    return cosine_loss(t_hat, t)
 
 # %% ../nbs/37_distillation.ipynb #56a8a12d
 def vqkd_tokenizer(

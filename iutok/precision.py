@@ -9,11 +9,14 @@ __all__ = ['PRECISIONS', 'this_device', 'fast_bfloat16', 'arithmetic', 'autocast
 import os
 import warnings
 import torch
+from .files import local_rank
 
 # %% ../nbs/02_precision.ipynb #50c91427
-def this_device()->str: # cuda, mps, ..., cpu
-    "Where a run on this machine computes."
-    return torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else 'cpu'
+def this_device()->torch.device:
+    "Where this process computes: its GPU, or the CPU."
+    if not torch.accelerator.is_available(): return torch.device('cpu')
+    kind = torch.accelerator.current_accelerator().type
+    return torch.device(kind, local_rank()) if kind=='cuda' else torch.device(kind)
 
 _WITHOUT = ('SSE41', 'AVX', 'AVX2', 'AVX2_VNNI', 'AVX2_VNNI_2', 'AVX512_CORE', 'AVX512_CORE_VNNI') # oneDNN's names
 

@@ -115,7 +115,7 @@ def test_the_rate_is_operations_over_time(monkeypatch): # by a clock that ticks 
         def forward(self, x): calls.append(x.shape); return super().forward(x)
     ticks = itertools.count()
     monkeypatch.setattr(cost, 'time', SimpleNamespace(perf_counter=lambda: next(ticks)))
-    monkeypatch.setattr(cost, 'this_device', lambda: 'cpu')
+    monkeypatch.setattr(cost, 'this_device', lambda: torch.device('cpu'))
     before = torch.get_rng_state()
     rate = measured_rate(lambda: Layer(8, 4, bias=False), (5, 8), 'fp32', seconds=3)
     assert torch.equal(torch.get_rng_state(), before) and len(calls)==1+1+3 # counted once, warmed up once

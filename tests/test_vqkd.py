@@ -126,7 +126,8 @@ def test_two_processes_share_the_features_and_learn_one_codebook(tmp_path):
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
     base = os.environ | dict(OMP_NUM_THREADS='1', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), PYTHONPATH=str(ROOT),
                              ACCELERATE_USE_CPU='true')
-    code = f"import sys; sys.path.insert(0, 'tests'); from test_vqkd import train_six_steps; train_six_steps({str(tmp_path/'two')!r})"
+    code = ("import sys; sys.path.insert(0, 'tests'); from test_vqkd import train_six_steps; "
+            f"train_six_steps({str(tmp_path/'two')!r})")
     ps = [subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, env=base
                            | dict(RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE='2')) for r in (0, 1)]
     train_six_steps(tmp_path/'one')

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from torch import Tensor,nn
 from ..checks import check_count,check_range
 from ..files import asset,atomic,fingerprint,load_json,save_json
+from ..precision import this_device
 from ..data import ImageSet,sequential
 from ..weights import read_weights
 
@@ -192,7 +193,7 @@ class Extractor:
     def __init__(self,
         net,          # a torch-fidelity FeatureExtractorBase
         device=None): # where it computes; None: the GPU if there is one
-        self.device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+        self.device = device or this_device()
         self.net = net.eval().requires_grad_(False).to(self.device)
         layer = net.get_default_feature_layer_for_metric
         self.f,self.logits = layer('fid'),layer('isc') if 'logits' in layer('isc') else None
