@@ -1,7 +1,8 @@
 "Scores of a tokenizer: the same numbers as from whole tensors, in batches that any data set allows."
 import math,pytest,torch
 from iutok.data import load_images
-from iutok.evaluation import CodeVectors,bits_per_image,features_by,mutual_information,probe_codes,score_tokenizer
+from iutok.evaluation import CodeVectors,bits_per_image,features_by,mutual_information
+from iutok.evaluation import probe_codes,score_tokenizer
 from iutok.losses.recon import VGG16,perceptual_vgg
 from iutok.metrics.features import get_extractor
 from iutok.metrics.pixels import pixel_scores
@@ -158,3 +159,22 @@ def test_a_second_judge_adds_its_own_columns_and_changes_none(scored):
     ar = AR(16, 10, 64, layers=1, width=16, heads=2).eval()
     m,_,p = score_samples(tok, ar, held.take(30), ex, cache, n=20, judge=ex)
     assert m['judge_gfd']==m['gfd'] and m['gfd_infinity'] is None and p['judge']['fd']=='FD-fashion'
+
+def test_emoji_are_scored_as_clothes_are(tmp_path, capsys):
+    from iutok.evaluation import score_samples
+    from iutok.metrics.scores import frechet
+    from iutok.proposals.ar import AR
+    torch.manual_seed(0)
+    body,ex = dict(width=8, n_res=1, attention=False),get_extractor('emoji')
+    encoder = ConvEncoder(mults=(1, 1, 1, 1), out_channels=8, **body)
+    decoder = ConvDecoder(in_channels=8, mults=(1, 1, 1, 1), **body)
+    tok = Tokenizer(encoder, FSQ([4, 4]), decoder, Connector([8, 2]), Connector([2, 8]), image_size=64).eval()
+    train,held = load_images('emoji').subset(range(5000, 5300)),load_images('emoji', 'test').take(60)
+    m,p = score_tokenizer(tok, train, held, ex, tmp_path)
+    assert p['fd']=='FD-emoji' and p['reference']=='emoji test' and p['pixels']=='64x64'
+    assert m['rfd']>0 and m['probe_mean'] is not None
+    floor = frechet(*[reference_stats(s, ex, 64, tmp_path) for s in (train.plain, held)]) # the reference is plain as well
+    assert m['fd_floor']==pytest.approx(floor)
+    made,u8,_ = score_samples(tok, AR(16, 9, 64, layers=1, width=16, heads=2).eval(), held, ex, tmp_path, n=18)
+    assert 0<=made['class_consistency']<=1 and 1<=made['isc']<=9 and u8.shape==(18, 3, 64, 64)
+    assert capsys.readouterr().out==''

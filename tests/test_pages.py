@@ -39,7 +39,7 @@ def test_records_without_a_second_judge_give_the_table_they_gave(folder):
     later = table1(new)
     shown = show_table(later, 'FD-a', 'FD-b')
     assert [c for c in later if c in old]==list(old) and (later[list(old)].fillna(-1)==df.fillna(-1)).all().all()
-    assert shown['reconstruction', 'rFD-b ↓'].tolist()[:2]==['3.000', ''] and shown['AR, small', 'bits'][0]=='88'
+    assert shown['reconstruction', 'rFD-b ↓'].tolist()[:2]==['3.000', ''] and shown['AR, small', 'bits'].iloc[0]=='88'
     assert show_distances(later, 'FD-a', 'FD-b')['FD-b', 'g, small ↓'].tolist()[:2]==['4.000', '']
 
 def test_kendalls_tau_is_scipys():
