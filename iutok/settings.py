@@ -372,7 +372,7 @@ for kind in ('table1_tokenizers', 'fig_losses', 'fig_codebooks'):
 
 # %% ../nbs/39_settings.ipynb #c01e0a12
 COLOUR = dict(data='emoji', image_size=64)
-EMOJI_PIXELS = COLOUR | dict(width=8, mults=[1, 2, 4, 4], steps=300, batch_size=32, look_every=150)
+EMOJI_PIXELS = COLOUR | dict(width=8, mults=[1, 2, 4, 4], disc_width=16, steps=300, batch_size=32, look_every=150)
 EMOJI = dict(
     vqgan    = EMOJI_PIXELS | dict(n_codes=1024),
     cvqvae   = EMOJI_PIXELS | dict(n_codes=1024),
@@ -427,7 +427,7 @@ def run_set(
     profile:str,         # smoke, quick, mini or paper
     world:str='fashion', # a name in WORLDS
 )->str:                  # quick, emoji-quick
-    "The name of a table's sizes: its runs are in runs/NAME, its committed records in nbs/results/table1_NAME, with _ for -."
+    "The name of a table's sizes: its runs are in runs/NAME, its records in nbs/results/table1_NAME, with _ for -."
     return profile if world==WORLDS[0] else f'{world}-{profile}'
 
 def world_of(
