@@ -375,7 +375,7 @@ for kind in ('table1_tokenizers', 'fig_losses', 'fig_codebooks'):
 
 # %% ../nbs/39_settings.ipynb #c01e0a12
 COLOUR = dict(data='emoji', image_size=64)
-EMOJI_PIXELS = COLOUR | dict(width=8, mults=[1, 2, 4, 4], steps=300, batch_size=32, look_every=150)
+EMOJI_PIXELS = COLOUR | dict(width=8, mults=[1, 2, 4, 4], disc_width=16, steps=300, batch_size=32, look_every=150)
 EMOJI = dict(
     vqgan    = EMOJI_PIXELS | dict(n_codes=1024),
     cvqvae   = EMOJI_PIXELS | dict(n_codes=1024),
@@ -383,7 +383,7 @@ EMOJI = dict(
     decoder  = EMOJI_PIXELS,
     vqkd     = COLOUR | dict(use_size=64, patch=8, n_codes=1024, steps=400),
     cluster  = COLOUR | dict(n_codes=1024),
-    ar       = COLOUR | dict(steps=400),
+    ar       = COLOUR | dict(steps=300),
     evaluate = COLOUR | dict(extractor='emoji-cnn'),
     scorer   = dict(data='emoji'),
     teacher  = COLOUR | dict(patch=8),
@@ -392,8 +392,8 @@ TINY,HALF = dict(mults=[1, 1, 1, 1]),dict(train_images=10_000, held_images=None)
 EMOJI_SIZES = dict(
     mini  = {},
     smoke = dict(vqgan=TINY, cvqvae=TINY, fsq=TINY, decoder=TINY, scorer=dict(data='emoji')),
-    quick = {kind:HALF for kind in QUICK} | {
-        kind:HALF | dict(steps=300) for kind in ('vqgan', 'cvqvae', 'fsq', 'decoder', 'vqkd', 'ar')})
+    quick = {kind:HALF | dict(steps=300) for kind in ('vqgan', 'cvqvae', 'fsq', 'decoder', 'vqkd')} | dict(
+        cluster=HALF, ar=HALF | dict(steps=250), evaluate=HALF))
 for profile,sizes in dict(mini={}, smoke=SMOKE, quick=QUICK).items():
     for kind,row in EMOJI.items():
         row = MINI[kind] | row | sizes.get(kind, {}) | EMOJI_SIZES[profile].get(kind, {}) | dict(profile=profile)

@@ -164,6 +164,26 @@ def test_mini_pixels_are_the_same_for_all(kind):
         assert a==b and set(a)==set(k for k in PIXEL_KEYS if not k.startswith('vit'))
     assert {k:runs[1][k] for k in MINI}==MINI and runs[1]['seed']==0
 
+@pytest.mark.parametrize('kind', ['vqgan', 'cvqvae', 'fsq', 'decoder'])
+def test_pixels_in_colour_are_the_same_for_all(kind):
+    for profile in ('smoke', 'quick', 'mini'):
+        a,b = (resolve(f'train_{k}', dict(profile=profile, data='emoji')) for k in ('vqgan', kind))
+        assert pixel_recipe(SimpleNamespace(params=a))==pixel_recipe(SimpleNamespace(params=b))
+
+@pytest.mark.parametrize('kind', ['vqgan', 'cvqvae', 'fsq', 'vqkd'])
+@pytest.mark.parametrize('profile', ['smoke', 'quick', 'mini'])
+def test_networks_in_colour_give_64_tokens(profile, kind):
+    tok = build(f'emoji-{profile}-{kind}', 'meta')
+    z = tok.eval().latents(torch.zeros(1, 3, 64, 64, device='meta'))
+    assert z.shape==(1, tok.quantizer.dim, 8, 8) and tok.n_codes==(64 if profile=='smoke' else 1024)
+    if kind=='vqkd': assert tok.feature_decoder(z).shape==(1, 112, 8, 8) # effnet's channels
+    else: assert tok.paint(z).shape==(1, 3, 64, 64)
+
+def test_a_teacher_is_asked_at_the_side_that_gives_eight_by_eight_cells():
+    from iutok.tokenizers import teacher_side
+    row = RECIPES['emoji-mini-cluster']
+    assert (row['teacher_size'], teacher_side('effnet', row['grid'], 'mini'))==(None, 128)
+
 def test_a_mini_row_keeps_its_kind():
     assert resolve('train_cvqvae', dict(cosine=True))['cosine'] and not resolve('train_cvqvae')['cosine']
     assert resolve('train_decoder', dict(body='vit'))['vit_width']==96 and resolve('train_decoder')['gan_loss']=='hinge'
