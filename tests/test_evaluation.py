@@ -173,7 +173,8 @@ def test_emoji_are_scored_as_clothes_are(tmp_path, capsys):
     m,p = score_tokenizer(tok, train, held, ex, tmp_path)
     assert p['fd']=='FD-emoji' and p['reference']=='emoji test' and p['pixels']=='64x64'
     assert m['rfd']>0 and m['probe_mean'] is not None
-    floor = frechet(*[reference_stats(s, ex, 64, tmp_path) for s in (train.plain, held)]) # the reference is plain as well
+    # the reference is plain as well
+    floor = frechet(*[reference_stats(s, ex, 64, tmp_path) for s in (train.plain, held)])
     assert m['fd_floor']==pytest.approx(floor)
     made,u8,_ = score_samples(tok, AR(16, 9, 64, layers=1, width=16, heads=2).eval(), held, ex, tmp_path, n=18)
     assert 0<=made['class_consistency']<=1 and 1<=made['isc']<=9 and u8.shape==(18, 3, 64, 64)

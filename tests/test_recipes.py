@@ -177,7 +177,7 @@ def test_networks_in_colour_give_64_tokens(profile, kind):
     z = tok.eval().latents(torch.zeros(1, 3, 64, 64, device='meta'))
     assert z.shape==(1, tok.quantizer.dim, 8, 8) and tok.n_codes==(64 if profile=='smoke' else 1024)
     if kind=='vqkd': assert tok.feature_decoder(z).shape==(1, 112, 8, 8) # effnet's channels
-    else: assert tok.paint(z).shape==(1, 3, 64, 64)
+    else: assert tok.decode_latents(z).shape==(1, 3, 64, 64)
 
 def test_a_teacher_is_asked_at_the_side_that_gives_eight_by_eight_cells():
     from iutok.tokenizers import teacher_side
