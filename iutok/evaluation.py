@@ -153,7 +153,7 @@ def score_tokenizer(
             yield u8
     feats = features_by(reconstructions(), extractor, judge)
     def stats(images, by): return reference_stats(images, by, tok.image_size, cache) # kept for all rows
-    plain = getattr(train, 'plain', train)
+    plain = train.plain
     r,limit = fds(feats[0], held, extractor, tok.image_size, cache)
     floor = frechet(stats(plain, extractor), stats(held, extractor))
     K,idx = tok.n_codes,tv.tokens.long()

@@ -24,6 +24,10 @@ class ImageSet:
     def captions(self): # one text for each image; a kind of set that knows more than classes says more
         return [self.classes[y] for y in self.labels.tolist()]
 
+    @property
+    def plain(self): # what scores compare with and samples should look like; of pictures in several views, the first
+        return self
+
     def __len__(self): return len(self.labels)
     def __repr__(self):
         size = f'{len(self):,} images, {len(self.classes)} classes'
