@@ -67,7 +67,7 @@ def teacher_name(k, v):
 def data_name(k, v):
     if not (v.startswith('folder:') and len(v)>7): check_choice(k, v, (*DATA_NAMES, 'folder:PATH'))
 
-# %% ../nbs/39_settings.ipynb #53e176d6
+# %% ../nbs/39_settings.ipynb #00f41b6b
 P = Parameter
 PARAMETERS = dict(
     tokenizer       = P('str', "folder of a finished tokenizer run"),
@@ -90,6 +90,10 @@ PARAMETERS = dict(
     probe_images    = P('int', "training images of the probes", count()),
     image_size      = P('int', "S, pixels", count()),
     use_size        = P('int', "pixels the codes are used at afterwards, for the record", count()),
+)
+
+# %% ../nbs/39_settings.ipynb #35a0456f
+PARAMETERS |= dict(
     teacher         = P('str', "name of a teacher or timm:NAME", teacher_name),
     teacher_size    = P('int', "side of what the teacher sees, pixels; None: the grid times the teacher's patch",
                         count()),
@@ -117,6 +121,10 @@ PARAMETERS = dict(
     student_depth   = P('int', "its blocks", count()),
     student_heads   = P('int', "its attention heads", count()),
     feature_depth   = P('int', "blocks of the feature decoder", count()),
+)
+
+# %% ../nbs/39_settings.ipynb #41ee49c5
+PARAMETERS |= dict(
     width           = P('int', "channels at multiplier 1; of a teacher: channels of a token", count()),
     mults           = P('list', "width multipliers, fine to coarse; n of them divide the sides by 2**(n-1)", counts(1)),
     n_res           = P('int', "residual blocks per level of the encoder; the decoder has one more", count()),
@@ -136,6 +144,10 @@ PARAMETERS = dict(
     text_weights    = P('str', "folder, or name on the hub, of a GPT-2 whose weights the network starts from; "
                                "None: at random"),
     drop_label      = P('float', "probability of the null class, for guidance", share),
+)
+
+# %% ../nbs/39_settings.ipynb #93b1db57
+PARAMETERS |= dict(
     transform       = P('str', "none, weak, strong or default", choice(*TRANSFORM_NAMES)),
     steps           = P('int', "optimiser steps", count()),
     batch_size      = P('int', "images per step, over all processes", count()),
@@ -147,6 +159,10 @@ PARAMETERS = dict(
     weight_decay    = P('float', "of AdamW or SGD", weight),
     clip            = P('float', "largest gradient norm; 0: no clipping", weight),
     ema             = P('float', "decay of the averaged weights that are kept; 0: no average", share),
+)
+
+# %% ../nbs/39_settings.ipynb #8ed4fdc4
+PARAMETERS |= dict(
     l1              = P('float', "weight of the mean absolute error", weight),
     mse             = P('float', "weight of the mean squared error", weight),
     perceptual      = P('str', "perceptual distance: none, vgg (LPIPS) or effnet", choice('none', 'vgg', 'effnet')),
@@ -162,6 +178,10 @@ PARAMETERS = dict(
     disc_weight     = P('float', "weight of its loss", weight),
     disc_forward    = P('str', "reuse the generator's reconstructions, or repeat the forward pass (the official order)",
                         choice('reuse', 'repeat')),
+)
+
+# %% ../nbs/39_settings.ipynb #ae993d6a
+PARAMETERS |= dict(
     extractor       = P('str',
                         "whose features the distances compare: fashion, inception or another of torch-fidelity's"),
     temperature     = P('float', "of the samples", rate),
@@ -178,6 +198,8 @@ PARAMETERS = dict(
     name            = P('str', "the run's folder below run_root, filled from the parameters"),
     run_root        = P('str', "parent of the run folder; None: runs/PROFILE of the clone"),
 )
+
+# %% ../nbs/39_settings.ipynb #fca93cd0
 OTHERWISE = { # the same name, another meaning
     'train_teacher.project': P('int', "width of the joint space of images and captions; 0: none", count(0)),
     'train_teacher.teacher': P('str', "vit, clip, clip_large, dino or mae", choice(*SHIPPED_TEACHERS)),

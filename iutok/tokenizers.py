@@ -162,46 +162,51 @@ class Tokenizer(nn.Module):
         q = self.quantize(x)
         return self.decode_latents(q.z_q),q
 
-    @torch.no_grad()
-    def encode(self,
-        images,            # PIL image, list of PIL images, or (B, 3, H, W) uint8 or float in [0, 1]
-        batch_size:int=256,# images at a time
-    )->Tensor:             # (B, h, w) int64 code indices
-        """Images to token grids; images of another size are resized (shorter side) and centre-cropped.
-        Raises TypeError or ValueError for what are not images."""
-        self.eval()
-        x = as_batch(images, self.image_size)
-        return torch.cat([self.quantize(b.to(self.device)).idx.cpu() for b in x.split(batch_size)])
+# %% ../nbs/35_tokenizers.ipynb #649ab2e0
+@patch
+@torch.no_grad()
+def encode(self:Tokenizer,
+    images,            # PIL image, list of PIL images, or (B, 3, H, W) uint8 or float in [0, 1]
+    batch_size:int=256,# images at a time
+)->Tensor:             # (B, h, w) int64 code indices
+    """Images to token grids; images of another size are resized (shorter side) and centre-cropped.
+    Raises TypeError or ValueError for what are not images."""
+    self.eval()
+    x = as_batch(images, self.image_size)
+    return torch.cat([self.quantize(b.to(self.device)).idx.cpu() for b in x.split(batch_size)])
 
-    @torch.no_grad()
-    def decode(self,
-        idx:Tensor,        # (B, h, w) int code indices in [0, K)
-        batch_size:int=256,# grids at a time
-        clamp:bool=True,   # False: keep what lies a little outside, for a distance that compares what was decoded
-    )->Tensor:             # (B, 3, S, S) float in [0, 1]
-        """Token grids to images.
-        Raises ValueError for another shape, ids out of range, and where there is no pixel decoder."""
-        self.eval()
-        if idx.is_floating_point() or idx.dtype==torch.bool:
-            raise ValueError(f'Token grids hold whole numbers, got {idx.dtype}.')
-        if idx.ndim!=3: raise ValueError(f'Token grids are (B, h, w), got {tuple(idx.shape)}.')
-        x = torch.cat([self.decode_latents(self.quantizer.decode(b.to(self.device).long())).float().cpu()/2+.5
-                       for b in idx.split(batch_size)])
-        return x.clamp(0, 1) if clamp else x
+@patch
+@torch.no_grad()
+def decode(self:Tokenizer,
+    idx:Tensor,        # (B, h, w) int code indices in [0, K)
+    batch_size:int=256,# grids at a time
+    clamp:bool=True,   # False: keep what lies a little outside, for a distance that compares what was decoded
+)->Tensor:             # (B, 3, S, S) float in [0, 1]
+    """Token grids to images.
+    Raises ValueError for another shape, ids out of range, and where there is no pixel decoder."""
+    self.eval()
+    if idx.is_floating_point() or idx.dtype==torch.bool:
+        raise ValueError(f'Token grids hold whole numbers, got {idx.dtype}.')
+    if idx.ndim!=3: raise ValueError(f'Token grids are (B, h, w), got {tuple(idx.shape)}.')
+    x = torch.cat([self.decode_latents(self.quantizer.decode(b.to(self.device).long())).float().cpu()/2+.5
+                   for b in idx.split(batch_size)])
+    return x.clamp(0, 1) if clamp else x
 
-    def reconstruct(self, images)->Tensor: # as for encode -> (B, 3, S, S) float in [0, 1]
-        "Images, encoded and decoded. Raises as `encode` and `decode` do."
-        return self.decode(self.encode(images))
+@patch
+def reconstruct(self:Tokenizer, images)->Tensor: # as for encode -> (B, 3, S, S) float in [0, 1]
+    "Images, encoded and decoded. Raises as `encode` and `decode` do."
+    return self.decode(self.encode(images))
 
-    def side_by_side(self,
-        images,      # as for encode
-        cols:int=8,  # images per row
-        scale:int=2, # each pixel becomes scale x scale
-    )->Image.Image:
-        "Originals above their reconstructions."
-        x = as_batch(images, self.image_size)/2+.5
-        both = [torch.cat([x[i:i+cols], self.reconstruct(x[i:i+cols])]) for i in range(0, len(x), cols)]
-        return image_grid(torch.cat(both), min(cols, len(x)), scale)
+@patch
+def side_by_side(self:Tokenizer,
+    images,      # as for encode
+    cols:int=8,  # images per row
+    scale:int=2, # each pixel becomes scale x scale
+)->Image.Image:
+    "Originals above their reconstructions."
+    x = as_batch(images, self.image_size)/2+.5
+    both = [torch.cat([x[i:i+cols], self.reconstruct(x[i:i+cols])]) for i in range(0, len(x), cols)]
+    return image_grid(torch.cat(both), min(cols, len(x)), scale)
 
 # %% ../nbs/35_tokenizers.ipynb #91f4d150
 @patch
