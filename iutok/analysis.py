@@ -30,6 +30,7 @@ def first_difference(
         return None
     return None if a==b else f'{at[:-1]} is {a!r} and {b!r}'
 
+# %% ../nbs/80_analysis.ipynb #1bbd7f66
 def check_frozen(
     rows:list[dict], # records of evaluate runs
     but:tuple=(),    # places that may differ, e.g. 'pixels.gan'
@@ -57,6 +58,7 @@ def check_frozen(
         both = [k for k in r['judge'] if r['judge'][k] and judged[0]['judge'][k]]
         differ(judged[0], r, *[dict(judge={k:x['judge'][k] for k in both}) for x in (judged[0], r)])
 
+# %% ../nbs/80_analysis.ipynb #f89106d0
 def check_codebooks(
     rows:list[dict], # records of evaluate runs
     share:float=.05, # how far the bits of a token, log2 K, may be from the median: FSQ's K is a product of levels
@@ -85,6 +87,7 @@ def label(
     t = r['tokenizer']
     return NAMES.get(t['kind'], t['kind']) + (f" ({t['teacher']['name']})" if t.get('teacher') else '')
 
+# %% ../nbs/80_analysis.ipynb #8b6e18fb
 def table1(
     rows:list[dict], # records of evaluate runs, one per tokenizer and seed
 ):                   # pandas DataFrame, one row per tokenizer, numeric; NAME_spread is half the range over seeds
@@ -118,6 +121,7 @@ def table1(
         out.append(row | {k:np.mean([r['metrics'][k] for r in rs]) for k in ('parameters','seconds')})
     return pd.DataFrame(out)
 
+# %% ../nbs/80_analysis.ipynb #e5a9fae8
 def sizes_of(df): # of proposal networks in a table
     return [c[4:] for c in df if c.startswith('ppl_') and not c.endswith('_spread')]
 
@@ -133,6 +137,7 @@ def _strings(df, columns): # {(group, heading):(column, format)} -> strings, tok
 def _known(df, columns): # those of which the table says anything
     return {k:(col, fmt) for k,(col,fmt) in columns.items() if col in df and df[col].notna().any()}
 
+# %% ../nbs/80_analysis.ipynb #5783d120
 def show_table(
     df,              # from `table1`
     fd:str='FD',     # what the distance is called under its protocol
@@ -154,6 +159,7 @@ def show_table(
         columns |= {(g,'IS ↑'):(f'isc_{s}', '{:.2f}'), (g,'consistency ↑'):(f'class_consistency_{s}', '{:.1%}')}
     return _strings(df, columns)
 
+# %% ../nbs/80_analysis.ipynb #e64daebc
 def show_distances(
     df,          # from `table1`
     fd:str='FD', # what the scorer's distance is called
@@ -169,6 +175,7 @@ def show_distances(
     later = any(c in df for c in ('rfd_infinity', 'judge_rfd'))
     return _strings(df, _known(df, columns)) if later else None
 
+# %% ../nbs/80_analysis.ipynb #57e43712
 def show_cost(
     df, # from `table1`
 ):      # pandas DataFrame of strings, tokenizers as rows
@@ -224,6 +231,7 @@ def tau_interval(
     tail = (1-share)/2
     return tuple(float(v) for v in np.nanquantile(taus, [tail, 1-tail]))
 
+# %% ../nbs/80_analysis.ipynb #cf5ed3bc
 def agreement(
     df,         # from `table1`
     fd:str,     # what the scorer's distance is called
@@ -292,6 +300,7 @@ def runs_frame(
         raise ValueError(f"{t.run}: seed {t.seed} of '{t.variant}' is there twice.")
     return out
 
+# %% ../nbs/80_analysis.ipynb #b1879354
 def over_seeds(
     df,                      # from `runs_frame`
     lines:dict[str,tuple],   # heading -> (metric, format), e.g. {'PSNR, dB ↑':('psnr', '{:.2f}')}

@@ -54,6 +54,7 @@ def sentence(
     "A template with the name filled in."
     return template.format(name, a=f"{'an' if name[0] in 'aeiou' else 'a'} {name}")
 
+# %% ../nbs/14_captions.ipynb #2c19075c
 class Words:
     "Sentences to token ids: CLIP's byte-pair encoding, reduced to what some sentences use."
     def __init__(self,
@@ -180,6 +181,7 @@ class OwnCaptions:
         "The sentences behind tokens."
         return [self.texts[i] for i in tokens[:,0]]
 
+# %% ../nbs/14_captions.ipynb #0970cce1
 def sentence_vectors(
     tower,                # list of sentences -> (B, D), with an `info`: iutok.text.TextTower
     sentences:list[str],  # (N,)
@@ -198,6 +200,7 @@ def sentence_vectors(
         with open(p, 'wb') as f: np.save(f, read().numpy())
     return torch.from_numpy(cached(path, write, np.load))
 
+# %% ../nbs/14_captions.ipynb #93b7271d
 class SentenceTable(nn.Module):
     "Rows of a table of sentence vectors, projected: (B, 1) int64 -> (B, E)."
     def __init__(self,

@@ -127,6 +127,7 @@ def fds(
     limit = fd_infinity(feats, reference)
     return score_images(feats, reference, extractor),limit and limit.fd
 
+# %% ../nbs/74_evaluation.ipynb #aa8a9302
 def score_tokenizer(
     tok:Tokenizer,       # with a pixel decoder
     train:ImageSet,      # its tokens train the probes, its images give the floor

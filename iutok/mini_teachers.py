@@ -39,6 +39,7 @@ class MiniTeacher:
     image_size:int=32    # S, pixels
     patch:int=4          # pixels per side of a patch
 
+# %% ../nbs/16_mini_teachers.ipynb #cdaa5a27
 MINI_TEACHERS = {t.name:t for t in [
     MiniTeacher('vit',        'labels',   64, 4, 2,  0, 'strong',  2800, 64, 2e-3, .5),
     MiniTeacher('clip',       'captions', 64, 4, 2, 64, 'strong',  2800, 64, 2e-3, .5),
@@ -80,6 +81,7 @@ def shuffled(
     "The same labels, dealt out anew: every image keeps the one it got, and it means nothing."
     return labels[torch.from_numpy(np.random.default_rng([5, seed]).permutation(len(labels)))]
 
+# %% ../nbs/16_mini_teachers.ipynb #fd65bb4a
 def has_own_captions(
     images, # an ImageSet
 )->bool:
@@ -101,6 +103,7 @@ def contrast(
     captions = Captions(images.classes, tone_cuts(images, run.image_size))
     return Contrastive(net, pixels, text_tower(len(captions.words), dim=run.project)),Captioned(batches, captions)
 
+# %% ../nbs/16_mini_teachers.ipynb #7a986bad
 def pretraining(
     run,                      # its width, depth, heads, project, drop, image_size, patch, transform, batch_size, ...
     objective:str,            # a key of OBJECTIVES
@@ -161,6 +164,7 @@ def pca_colours(
     lo,hi = y.quantile(torch.tensor([.02, .98]), 0)
     return ((y-lo)/(hi-lo)).clamp(0, 1).view(len(t), *t.shape[2:], 3).permute(0, 3, 1, 2)
 
+# %% ../nbs/16_mini_teachers.ipynb #fbfc2f95
 def caption_ranks(
     images:Tensor,   # (N, E) unit vectors of images
     captions:Tensor, # (N, E) unit vectors of their captions

@@ -118,6 +118,7 @@ class Views(NamedTuple):
     idx:Tensor   # (b,) int64 places in the image set
     small:Tensor # (b, n, 3, s, s) uint8
 
+# %% ../nbs/15_pretraining.ipynb #36aacf1b
 class MultiCrop:
     """Batches of crops: two large ones and some small ones of every image.
     They are flipped and changed in brightness and contrast at random."""
@@ -161,6 +162,7 @@ class Prototypes(nn.Module):
         w = self.prototypes.detach() if frozen else self.prototypes
         return F.normalize(self.mlp(x).float(), dim=-1) @ F.normalize(w.float(), dim=-1).T
 
+# %% ../nbs/15_pretraining.ipynb #7b20b732
 def balanced(
     scores:Tensor,     # (N, K) of N views and K prototypes
     temperature:float, # small ones sharpen
@@ -173,6 +175,7 @@ def balanced(
         z = z-z.logsumexp(1, keepdim=True)
     return z.exp()
 
+# %% ../nbs/15_pretraining.ipynb #9be590b2
 class SelfDistillation(nn.Module):
     """A student predicts, from any crop, what its own slow average says about another crop of the same image.
     DINO, arXiv 2104.14294. Each process balances its own share of a batch."""

