@@ -12,9 +12,10 @@ setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'].split(),
     author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license=cfg['license'].upper(),
     long_description=Path(__file__).with_name('README.md').read_text(encoding='utf8'),
-        long_description_content_type='text/markdown',
-    packages=find_packages(include=['iutok', 'iutok.*']), package_data={'iutok':['assets/*', 'assets/teachers/*']},
+    long_description_content_type='text/markdown',
+    packages=find_packages(include=['iutok', 'iutok.*']),
+    package_data={'iutok':['assets/*', 'assets/teachers/*', 'assets/teachers/*/*']},
     python_requires=f">={cfg['min_python']}", install_requires=req('requirements'),
-    extras_require={k:req(f'{k}_requirements') for k in ('dev', 'bench', 'judges')},
+    extras_require={k:req(f'{k}_requirements') for k in ('dev', 'bench', 'judges', 'teachers')},
     zip_safe=False,
 )
