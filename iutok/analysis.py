@@ -109,12 +109,12 @@ def table1(
             if len(v)>1: row[f'{k}_spread'] = (v.max()-v.min())/2
         for k in CODES: put(k, [r['metrics'][k] for r in rs])
         for k in MORE_CODES:
-            if any(k in r['metrics'] for r in rows): put(k, [r['metrics'].get(k) for r in rs])
+            if any(r['metrics'].get(k) is not None for r in rows): put(k, [r['metrics'].get(k) for r in rs])
         gs = [g for r in rs for g in r['generations']]
         for size in dict.fromkeys(g['size'] for g in gs):
             for k in MEASURES: put(f'{k}_{size}', [g[k] for g in gs if g['size']==size])
             for k in MORE_MEASURES:
-                if any(k in g for r in rows for g in r['generations']):
+                if any(g.get(k) is not None for r in rows for g in r['generations']):
                     put(f'{k}_{size}', [g.get(k) for g in gs if g['size']==size])
             row[f'seeds_{size}'] = sum(g['size']==size for g in gs)
             row[f'ar_seconds_{size}'] = np.mean([g['ar_seconds'] for g in gs if g['size']==size])
@@ -172,7 +172,7 @@ def show_distances(
         for s in sizes_of(df):
             measures = {'g':'gfd', 'g∞':'gfd_infinity', 'g - r':'gap'}
             columns |= {(name,f'{h}, {s} ↓'):(f'{k}{m}_{s}', '{:.3f}') for h,m in measures.items()}
-    later = any(c in df for c in ('rfd_infinity', 'judge_rfd'))
+    later = any(c in ('rfd_infinity', 'judge_rfd') or c.startswith('gap_') for c in df)
     return _strings(df, _known(df, columns)) if later else None
 
 # %% ../nbs/80_analysis.ipynb #57e43712

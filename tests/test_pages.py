@@ -65,8 +65,9 @@ def test_the_interval_of_tau_holds_the_truth():
     assert tau_interval(x, x, draws=50)==(1, 1) and tau_interval(x, e, draws=50, seed=3)==tau_interval(x, e, draws=50,
         seed=3)
 
-def test_the_readme_shows_the_stored_records():
-    rows = load_json(RESULTS/'table1_mini'/'records.json')
+@pytest.mark.parametrize('place, name', enumerate(('table1_mini', 'table1_emoji_quick')))
+def test_the_readme_shows_the_stored_records(place, name):
+    rows = load_json(RESULTS/name/'records.json')
     fd = rows[0]['protocol']['fd']
     shown = show_table(table1(rows), fd) # raises unless everything but the tokenizer was equal
     five = {
@@ -75,8 +76,9 @@ def test_the_readme_shows_the_stored_records():
         f'r{fd} ↓': ('reconstruction', f'r{fd} ↓'),
         'PPL ↓': ('AR, small', 'PPL ↓'),
         f'g{fd} ↓': ('AR, small', f'g{fd} ↓')}
-    lines = [l for l in README.splitlines() if l.startswith('|')]
-    head,_,*body = [[c.strip() for c in l.strip('|').split('|')] for l in lines] # one table, so no other rows
+    tables = re.findall(r'(?:^\|.*\n)+', README, flags=re.M)
+    assert len(tables)==2
+    head,_,*body = [[c.strip() for c in l.strip('|').split('|')] for l in tables[place].splitlines()]
     assert head==['', *five]
     assert body==[[name, *(line[c] for c in five.values())] for name,line in shown.iterrows()]
 
