@@ -10,7 +10,7 @@ import math, torch, torch.nn.functional as F
 from collections.abc import Iterable
 from itertools import islice
 from typing import NamedTuple
-from fastcore.basics import store_attr
+from fastcore.basics import patch,store_attr
 from torch import Tensor
 from ..checks import check_count,check_seed
 from .base import Quantizer,all_rows,all_sum,per_thread,group_size
@@ -78,67 +78,76 @@ class Rows:
             else: yield (p.double()*self.scale).float()
             del p
 
-    def take(self,
-        at:Tensor,   # (M,) int64 row numbers
-        start:int=0, # number of this rank's first row
-    )->Tensor:       # (M, D) those rows; 0 where a row is not on this rank
-        "Rows by number, scaled if unit, not moved."
-        out = torch.zeros(len(at), self.d, device=self.device)
-        at = at.to(self.device)
+# %% ../../nbs/23_quantizers.kmeans.ipynb #356507f2
+@patch
+def take(self:Rows,
+    at:Tensor,   # (M,) int64 row numbers
+    start:int=0, # number of this rank's first row
+)->Tensor:       # (M, D) those rows; 0 where a row is not on this rank
+    "Rows by number, scaled if unit, not moved."
+    out = torch.zeros(len(at), self.d, device=self.device)
+    at = at.to(self.device)
+    for p in self.raw():
+        mine = ((at>=start) & (at<start+len(p))).nonzero()[:,0]
+        out[mine] = p[at[mine]-start].float()
+        start += len(p)
+    return F.normalize(out, dim=-1) if self.unit else out
+
+@patch
+def joint(self:Rows,
+    at:Tensor, # (M,) int64 row numbers in the joint data, the same on every rank
+)->Tensor:     # (M, D)
+    "Rows of the joint data, the same on every rank."
+    return all_sum(self.take(at, self.start))[0]
+
+# %% ../../nbs/23_quantizers.kmeans.ipynb #df79fdf2
+@patch
+def prepare(self:Rows,
+    mid:Tensor, # (D,) the common origin
+):
+    "Choose the origin; copy a tensor there."
+    self.mid = mid
+    if not self.stream: self.ready = list(self)
+
+@patch
+def lift(self:Rows, p):
+    z = lift_z(p, self.mid, 'cosine' if self.unit else 'l2')
+    if self.unit: z[:,:-1] -= self.mid
+    return z,torch.linalg.vector_norm(z[:,:-1], dim=1).square_()
+
+@patch
+def __iter__(self:Rows):
+    "Chunks of lifted rows (n, D+1) and their squared lengths (n,)."
+    if self.ready is not None: yield from self.ready
+    else:
+        for p in self.made():
+            yield from (self.lift(q) for q in p.split(8192 if p.device.type=='cpu' else 1<<18) if len(q))
+
+@patch
+def made(self:Rows):
+    """The pieces of a stream;
+    what makes them, a teacher perhaps, has all cores, though the search that takes them does not."""
+    pieces = self.raw()
+    while True:
+        was = torch.get_num_threads()
+        torch.set_num_threads(self.cores)
+        try: p = next(pieces, None)
+        finally: torch.set_num_threads(was)
+        if p is None: return
+        yield p
+        del p
+
+@patch
+def batches(self:Rows,
+    size:int, # rows per batch and rank
+    gen,      # generator that shuffles a tensor; a stream keeps its order
+):
+    "Mini-batches without end, lifted."
+    while True:
+        if not self.n: yield self.lift(torch.zeros(0, self.d, device=self.device))
         for p in self.raw():
-            mine = ((at>=start) & (at<start+len(p))).nonzero()[:,0]
-            out[mine] = p[at[mine]-start].float()
-            start += len(p)
-        return F.normalize(out, dim=-1) if self.unit else out
-
-    def joint(self,
-        at:Tensor, # (M,) int64 row numbers in the joint data, the same on every rank
-    )->Tensor:     # (M, D)
-        "Rows of the joint data, the same on every rank."
-        return all_sum(self.take(at, self.start))[0]
-
-    def prepare(self,
-        mid:Tensor, # (D,) the common origin
-    ):
-        "Choose the origin; copy a tensor there."
-        self.mid = mid
-        if not self.stream: self.ready = list(self)
-
-    def lift(self, p):
-        z = lift_z(p, self.mid, 'cosine' if self.unit else 'l2')
-        if self.unit: z[:,:-1] -= self.mid
-        return z,torch.linalg.vector_norm(z[:,:-1], dim=1).square_()
-
-    def __iter__(self):
-        "Chunks of lifted rows (n, D+1) and their squared lengths (n,)."
-        if self.ready is not None: yield from self.ready
-        else:
-            for p in self.made():
-                yield from (self.lift(q) for q in p.split(8192 if p.device.type=='cpu' else 1<<18) if len(q))
-
-    def made(self):
-        """The pieces of a stream;
-        what makes them, a teacher perhaps, has all cores, though the search that takes them does not."""
-        pieces = self.raw()
-        while True:
-            was = torch.get_num_threads()
-            torch.set_num_threads(self.cores)
-            try: p = next(pieces, None)
-            finally: torch.set_num_threads(was)
-            if p is None: return
-            yield p
-            del p
-
-    def batches(self,
-        size:int, # rows per batch and rank
-        gen,      # generator that shuffles a tensor; a stream keeps its order
-    ):
-        "Mini-batches without end, lifted."
-        while True:
-            if not self.n: yield self.lift(torch.zeros(0, self.d, device=self.device))
-            for p in self.raw():
-                order = torch.arange(len(p)) if self.stream else torch.randperm(len(p), generator=gen)
-                yield from (self.lift(p[i.to(p.device)]) for i in order.split(size) if len(p))
+            order = torch.arange(len(p)) if self.stream else torch.randperm(len(p), generator=gen)
+            yield from (self.lift(p[i.to(p.device)]) for i in order.split(size) if len(p))
 
 # %% ../../nbs/23_quantizers.kmeans.ipynb #361162d3
 def _seeds(rows, k, init, gen):
