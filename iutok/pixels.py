@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['TRANSFORMS', 'N_UNIFORM', 'to_float', 'to_uint8', 'to_rgb', 'without_notes', 'decode', 'Transform', 'crop_boxes',
-           'named_transform', 'square', 'bicubic', 'columns_first', 'resize_boxes', 'as_batch']
+           'named_transform', 'square', 'bicubic', 'columns_first', 'resize_boxes', 'as_batch', 'patchify',
+           'unpatchify']
 
 # %% ../nbs/03_pixels.ipynb #0b90a243
 import io,warnings,zlib,numpy as np,torch
 from dataclasses import dataclass
 from functools import lru_cache
+from einops import rearrange
 from PIL import Image,UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
@@ -273,3 +275,20 @@ def as_batch(
         from torchvision.transforms.v2 import InterpolationMode,functional as TF
         images = TF.center_crop(TF.resize(images, [size], InterpolationMode.BICUBIC, antialias=True), [size, size])
     return to_float(images) if images.dtype == torch.uint8 else images.clamp(0, 1)*2 - 1
+
+# %% ../nbs/03_pixels.ipynb #e57d012e
+def patchify(
+    x:Tensor, # (B, C, H, W)
+    p:int,    # pixels per side of a patch
+)->Tensor:    # (B, H/p * W/p, p*p*C), row by row
+    "Images as rows of patches."
+    return rearrange(x, 'b c (h p) (w q) -> b (h w) (p q c)', p=p, q=p)
+
+def unpatchify(
+    t:Tensor,     # (B, h*w, p*p*C), each token's pixels in the order row, column, channel
+    grid:tuple,   # (h, w) the token grid
+    patch:int=16, # p, pixels per patch side
+)->Tensor:        # (B, C, h*p, w*p)
+    """Put the patches of a token sequence back into an image, pixels in the order (row, column, channel) of the
+    official code."""
+    return rearrange(t, 'b (h w) (p q c) -> b c (h p) (w q)', h=grid[0], p=patch, q=patch)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['small_vit', 'trunk', 'pixel_stats', 'Pixels', 'Supervised', 'Contrastive', 'Views', 'MultiCrop', 'Prototypes',
-           'balanced', 'SelfDistillation', 'patchify', 'unpatchify', 'MaskedAutoencoder']
+           'balanced', 'SelfDistillation', 'MaskedAutoencoder']
 
 # %% ../nbs/15_pretraining.ipynb #2329f9d9
 import copy,math
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from typing import NamedTuple
 from torch import Tensor,nn
 from .files import rank,world_size
-from .pixels import N_UNIFORM,crop_boxes,resize_boxes
+from .pixels import N_UNIFORM,crop_boxes,patchify,resize_boxes
 
 # %% ../nbs/15_pretraining.ipynb #aea9a67d
 def small_vit(
@@ -215,24 +215,6 @@ class SelfDistillation(nn.Module):
         loss = ce[~torch.eye(*ce.shape, dtype=torch.bool, device=ce.device)].mean()
         entropy = lambda q: -(q*q.clamp_min(1e-9).log()).sum(-1)
         return loss,dict(told=entropy(p.mean((0, 1)))-entropy(p).mean())
-
-# %% ../nbs/15_pretraining.ipynb #acf8eb7c
-def patchify(
-    x:Tensor, # (B, C, H, W)
-    p:int,    # pixels per side of a patch
-)->Tensor:    # (B, H/p * W/p, p*p*C), row by row
-    "Images as rows of patches."
-    b,c,h,w = x.shape
-    return x.view(b, c, h//p, p, w//p, p).permute(0, 2, 4, 3, 5, 1).reshape(b, -1, p*p*c)
-
-def unpatchify(
-    x:Tensor, # (B, N, p*p*C) patches of a square image, row by row
-    p:int,    # pixels per side of a patch
-    side:int, # pixels per side of the image
-)->Tensor:    # (B, C, side, side)
-    "The inverse of `patchify` for square images."
-    g = side//p
-    return x.view(len(x), g, g, p, p, -1).permute(0, 5, 1, 3, 2, 4).reshape(len(x), -1, side, side)
 
 # %% ../nbs/15_pretraining.ipynb #3c855ba8
 class MaskedAutoencoder(nn.Module):
