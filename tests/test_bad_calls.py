@@ -176,8 +176,9 @@ def test_what_are_not_ids_is_not_counted():
 def test_checks_take_what_is_right_and_give_it_back():
     import numpy as np
     assert check_count('n', np.int64(3))==3 and type(check_count('n', np.uint8(3))) is int
-    assert check_range('x', np.float32(.5), 0, 1)==.5 and check_range('x', 1, 0, 1)==1. and check_range('x',
-        -1e308)==-1e308
+    assert check_range('x', np.float32(.5), 0, 1)==.5
+    assert check_range('x', 1, 0, 1)==1.
+    assert check_range('x', -1e308)==-1e308
     assert check_seed(0)==0 and check_choice('body', 'conv', ('conv', 'vit'))=='conv'
     check_integers('ids', torch.tensor([0, 1], dtype=torch.uint8), 0)
     for bad in (NAN, INF, -INF, np.float64('nan'), True, np.bool_(True), '1', None, 1j, 10**400, torch.tensor(1.)):

@@ -18,8 +18,8 @@ def whole(tok):
 
 def same(a, b):
     "Two tokenizers: same parts, same tensors, same tokens and images."
-    assert {n:p.config() for n,p in a.named_children()}=={n:p.config() for n,
-                                                          p in b.named_children()} and a.image_size==b.image_size
+    assert {n:p.config() for n,p in a.named_children()}=={n:p.config() for n, p in b.named_children()}
+    assert a.image_size==b.image_size
     s,t = whole(a),whole(b)
     assert sorted(s)==sorted(t)
     for k in s:
@@ -100,8 +100,8 @@ def test_a_converted_tokenizer_is_saved_and_trained_like_any_other(tmp_path):
     tok = from_taming(to_taming(vqgan()), image_size=16)
     tok.save(tmp_path)
     again = Tokenizer.load(tmp_path)
-    assert again.about['source']=='taming-transformers' and again.encode(images(1, 16,
-        16)/2+.5).equal(tok.encode(images(1, 16, 16)/2+.5))
+    assert again.about['source']=='taming-transformers'
+    assert again.encode(images(1, 16, 16)/2+.5).equal(tok.encode(images(1, 16, 16)/2+.5))
     tok.train()
     before = tok.quantizer.codebook.detach().clone()
     x_hat,q = tok(images(2, 16, 16))

@@ -36,8 +36,8 @@ def test_cost_is_that_of_the_layers(monkeypatch):
     assert c.forward==sum(work)+attention+2*256*512*256           # and the search
     assert c.parameters['discriminator']==663_361 and c.parameters['encoder']==count(tok.encoder)
     judged = flops(lambda: tok.discriminator(torch.zeros(1, 3, 64, 64)))
-    assert 2*sum(work)+7*judged<c.step.flops<3*(sum(work)+attention)+2*256*512*256+11*judged and c.hours==pytest.approx(
-        c.step.flops*96*260_000/1e12/3600)
+    assert 2*sum(work)+7*judged<c.step.flops<3*(sum(work)+attention)+2*256*512*256+11*judged
+    assert c.hours==pytest.approx(c.step.flops*96*260_000/1e12/3600)
     decoding = budget.pixel_cost(run, tok, frozen=True, tokens=True)
     assert decoding.step.flops<c.step.flops<3*decoding.step.flops and decoding.step.activations<c.step.activations
 
@@ -66,11 +66,12 @@ def test_cost_of_vqkd_is_that_of_its_products(monkeypatch, teacher, precision):
     # images need no gradient; attention forgets its scores and computes them again
     assert kept.step.flops==3*lines-image+3.5*attention+search
     assert c.step.flops-kept.step.flops==sum(vit_work(64, 192, 12, 3*16*16)[:2])
-    assert kept.step.state==16*count(tok) and c.step.state-kept.step.state==sum(p.numel()*p.element_size()
-        for p in teacher.parameters())
+    assert kept.step.state==16*count(tok)
+    assert c.step.state-kept.step.state==sum(p.numel()*p.element_size() for p in teacher.parameters())
     assert c.step.activations==kept.step.activations>4*64*48*10
     assert c.parameters=={'encoder':count(tok.encoder), 'feature_decoder':count(tok.feature_decoder),
-                          'teacher (frozen)':count(teacher)} and 'teacher (frozen)' not in kept.parameters
+                          'teacher (frozen)':count(teacher)}
+    assert 'teacher (frozen)' not in kept.parameters
     assert c.hours==pytest.approx(c.step.flops*12*700/1e12/3600) and asked[0][1:]==((12, 65, 48), precision)
 
 def test_vqkd_of_a_convolutional_teacher(monkeypatch): # at a size of its own, whose map is not the student's
@@ -94,8 +95,8 @@ def test_hours_and_memory(n, steps, share, held, processes, rate):
     c = Cost({}, 1, StepCost(n, 7, held), steps, share*processes, processes, rate, '')
     near = lambda v: pytest.approx(v, rel=1e-9)
     assert c.hours==near(n*steps*share*processes/(processes*rate)/3600)
-    assert replace(c, steps=3*steps).hours==near(3*c.hours) and replace(c,
-        batch_size=5*c.batch_size).hours==near(5*c.hours)
+    assert replace(c, steps=3*steps).hours==near(3*c.hours)
+    assert replace(c, batch_size=5*c.batch_size).hours==near(5*c.hours)
     assert replace(c, processes=4*processes).hours==near(c.hours/4)==replace(c, rate=4*rate).hours
     assert replace(c, step=StepCost(2*n, 7, held)).hours==near(2*c.hours)
     assert 1e9*c.gigabytes==near(held+7*share) # a process holds its share of the batch, and all of the weights

@@ -41,8 +41,9 @@ def test_bundle_is_what_the_maker_makes(train, test):
     assert 'MIT License' in data.asset('fashion.LICENSE.txt').read_text()
     assert (len(train), len(test)) == (20_000, 5_000) and train.classes == test.classes and len(train.classes) == 10
     assert train.labels[:20].tolist() == list(range(10))*2 and train.labels.dtype == torch.int64
-    assert train.pixels.shape == (20_000, 32, 32) and not train.pixels[:, :2].any() and not train.pixels[:, :,
-        -2:].any()
+    assert train.pixels.shape == (20_000, 32, 32)
+    assert not train.pixels[:, :2].any()
+    assert not train.pixels[:, :, -2:].any()
 
 @pytest.mark.skipif(not data.DEBIAN.is_dir(), reason='needs dataset-fashion-mnist')
 def test_bundle_is_a_subset_of_the_official_splits(train, test):
@@ -114,8 +115,12 @@ def test_weak_crops_and_flips():
 def test_boxes_lie_inside(h, w, seed):
     for area in ((.8, 1.), (.08, 1.)):
         t, l, bh, bw = crop_boxes(np.random.default_rng(seed).random((50, N_UNIFORM)), h, w, area).T
-        assert (t >= 0).all() and (l >= 0).all() and (bh > 0).all() and (bw > 0).all() and (t+bh <= h).all() and (
-            l+bw <= w).all()
+        assert (t >= 0).all()
+        assert (l >= 0).all()
+        assert (bh > 0).all()
+        assert (bw > 0).all()
+        assert (t+bh <= h).all()
+        assert (l+bw <= w).all()
 
 def test_strong_keeps_at_least_most_of_the_area():
     boxes = crop_boxes(np.random.default_rng(0).random((5000, N_UNIFORM)), 200, 200, (.8, 1.))
@@ -207,8 +212,10 @@ def test_batches_refuse_wrong_numbers(train):
 
 def test_folder_split_by_hash_is_stable(shop):
     a, b = folder(shop), folder(shop, 'test')
-    assert len(a)+len(b) == 90 and 0 < len(b) < 20 and not set(a.files) & set(b.files) and a.classes == ['bag', 'coat',
-        'shoe']
+    assert len(a)+len(b) == 90
+    assert 0 < len(b) < 20
+    assert not set(a.files) & set(b.files)
+    assert a.classes == ['bag', 'coat', 'shoe']
     Image.fromarray(ramp()).save(shop/'bag'/'another.png')
     held = set(folder(shop, 'test').files)
     assert held-set(b.files) <= {'bag/another.png'} and set(b.files) <= held
@@ -328,8 +335,10 @@ def test_a_folder_without_classes_is_one_class(tmp_path):
         (tmp_path/'d').mkdir(exist_ok=True)
         Image.fromarray(ramp()).save(tmp_path/'d'/f'{i}.png')
     a, b = folder(tmp_path/'d'), folder(tmp_path/'d', 'test')
-    assert a.classes == b.classes == ['images'] and len(a)+len(b) == 40 and 0 < len(b) < 12 and not set(a.files) & set(
-        b.files)
+    assert a.classes == b.classes == ['images']
+    assert len(a)+len(b) == 40
+    assert 0 < len(b) < 12
+    assert not set(a.files) & set(b.files)
 
 # ---- named collections
 
@@ -377,8 +386,9 @@ def test_collections_leave_other_files_alone(tmp_path, monkeypatch):
     root = pictures(tmp_path/'l', [f'{i//4:05}/{i:03}.png' for i in range(12)])
     for i in range(12): (root/f'{i//4:05}'/f'{i:03}.json').write_text('{}')
     held = load_images('laion_aesthetics', 'test', root, tmp_path)
-    assert held.files == ['00002/009.png', '00002/010.png',
-                          '00002/011.png'] and held.classes == ['laion_aesthetics'] and not held.skipped
+    assert held.files == ['00002/009.png', '00002/010.png', '00002/011.png']
+    assert held.classes == ['laion_aesthetics']
+    assert not held.skipped
     assert len(load_images('laion_aesthetics', 'train', root, tmp_path)) == 9
     (root/'masks').mkdir()
     with pytest.raises(ValueError, match='folder of the images alone'):

@@ -152,8 +152,8 @@ def test_a_second_judge_adds_its_own_columns_and_changes_none(scored):
     ex = get_extractor('fashion')
     one,p1 = score_tokenizer(tok, train, held, ex, cache)
     two,p2 = score_tokenizer(tok, train, held, ex, cache, judge=ex) # a judge that agrees
-    assert {k:v for k,v in two.items() if not k.startswith('judge')}==one and {k:v for k,v in p2.items()
-        if k!='judge'}==p1
+    assert {k:v for k,v in two.items() if not k.startswith('judge')}==one
+    assert {k:v for k,v in p2.items() if k!='judge'}==p1
     assert two['judge_rfd']==two['rfd'] and two['judge_rfd_infinity']==two['rfd_infinity'] and p2['judge']==p1
     assert two['rfd_infinity']<two['rfd']
     ar = AR(16, 10, 64, layers=1, width=16, heads=2).eval()

@@ -153,8 +153,8 @@ def test_patchgan_layers_and_start():
     assert [type(m).__name__ for m in net.main] == ['Conv2d', 'LeakyReLU', *['Conv2d', 'BatchNorm2d', 'LeakyReLU']*3,
                                                     'Conv2d']
     convs,norms = ([m for m in net.main if isinstance(m, c)] for c in (nn.Conv2d, nn.BatchNorm2d))
-    assert [c.bias is None for c in convs] == [False, True, True, True, False] and [c.stride[0] for c in convs] == [2,
-        2, 2, 1, 1]
+    assert [c.bias is None for c in convs] == [False, True, True, True, False]
+    assert [c.stride[0] for c in convs] == [2, 2, 2, 1, 1]
     for c in convs[1:4]: assert abs(c.weight.std()/.02-1) < .02
     for m in norms: assert abs(m.weight.mean()-1) < .01 and .01 < m.weight.std() < .03 and m.bias.abs().max() == 0
 

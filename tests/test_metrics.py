@@ -58,8 +58,8 @@ def test_a_scorer_is_what_its_file_says(tmp_path):
     assert [tuple(o.shape) for o in again(u8)] == [(3, 8), (3, 3), (3, 2)]
     assert again.config == net.config == facts['network'] and scorer_facts(tmp_path/'w.safetensors') == facts
     grey = Scorer(['a'], channels=1)
-    assert torch.equal(grey(u8)[0],
-                       grey(u8.float().mean(1, keepdim=True).expand(-1, 3, -1, -1))[0]) and len(grey(u8)) == 2
+    assert torch.equal(grey(u8)[0], grey(u8.float().mean(1, keepdim=True).expand(-1, 3, -1, -1))[0])
+    assert len(grey(u8)) == 2
 
 def test_shipped_scorer_is_as_good_as_it_says(test, feats):
     facts = scorer_facts()
@@ -235,9 +235,10 @@ def test_reference_statistics_are_kept_and_follow_the_data(test, tmp_path, monke
     with monkeypatch.context() as m:
         m.setattr(Extractor, '__call__', never)
         again = reference_stats(few, cache=tmp_path)
-    assert torch.equal(one.mu, again.mu) and torch.equal(one.sigma,
-                                                         again.sigma) and one[2:] == again[
-        2:] and one.images == 'fashion test'
+    assert torch.equal(one.mu, again.mu)
+    assert torch.equal(one.sigma, again.sigma)
+    assert one[2:] == again[2:]
+    assert one.images == 'fashion test'
     assert frechet(one, again) == pytest.approx(0, abs=1e-3)
     reference_stats(test.take(61), cache=tmp_path); reference_stats(few, size=64, cache=tmp_path)
     assert len(list((tmp_path/'stats').glob('*.safetensors'))) == 3
@@ -276,9 +277,10 @@ def test_inception_when_it_can_be_had(monkeypatch, u8): # random weights: only t
     monkeypatch.setattr(theirs.FeatureExtractorInceptionV3, 'load_state_dict', lambda self, d: None)
     monkeypatch.setattr(features, '_build', features._build.__wrapped__)
     f = get_extractor('inception')(u8[:2])
-    assert f.f.shape == (2, 2048) and f.logits.shape == (2,
-                                                         1008) and f.made_by[
-        'extractor'] == 'inception-v3-compat' and '299' in f.made_by['resize']
+    assert f.f.shape == (2, 2048)
+    assert f.logits.shape == (2, 1008)
+    assert f.made_by['extractor'] == 'inception-v3-compat'
+    assert '299' in f.made_by['resize']
 
 @pytest.mark.parametrize('bad, kind, says', [
     (torch.rand(12, 3, 32, 32), TypeError, 'to_uint8'),
@@ -306,9 +308,9 @@ def test_psnr_is_averaged_over_images():
     db = [100, 20*math.log10(5), 20*math.log10(255)]
     assert psnr(x, y).tolist() == pytest.approx(db, abs=1e-3)
     s = pixel_scores([(x[:2], y[:2]), (x[2:], y[2:])])
-    assert s['psnr'] == pytest.approx(sum(db)/3,
-                                      abs=1e-3) and s['l1'] == pytest.approx((0+.2+1/255)/3) and s[
-        'mse'] == pytest.approx((.04+1/255**2)/3)
+    assert s['psnr'] == pytest.approx(sum(db)/3, abs=1e-3)
+    assert s['l1'] == pytest.approx((0+.2+1/255)/3)
+    assert s['mse'] == pytest.approx((.04+1/255**2)/3)
     assert pixel_scores((x, y)) == pytest.approx(s)
 
 def test_pixels_against_scikit_image(u8):

@@ -66,8 +66,9 @@ def test_attention_is_torch_multihead_attention():
     tokens = ours.norm(x).flatten(2).transpose(1, 2)
     close(ours(x), x+theirs(tokens, tokens, tokens)[0].transpose(1, 2).view_as(x))
     a = AttnBlock(64)  # and it starts the way that module starts
-    assert a.qkv.weight.abs().max() <= (6/(64+192))**.5 and a.qkv.weight.std() > .55*(
-        6/(64+192))**.5 and a.qkv.bias.abs().max()==0
+    assert a.qkv.weight.abs().max() <= (6/(64+192))**.5
+    assert a.qkv.weight.std() > .55*(6/(64+192))**.5
+    assert a.qkv.bias.abs().max()==0
 
 def test_self_attention_is_torch_multihead_attention_without_key_bias():
     ours,theirs = SelfAttention(16, 4),nn.MultiheadAttention(16, 4, batch_first=True)
@@ -104,8 +105,9 @@ def test_decoder_mirrors_encoder_grid():
         enc,dec = ConvEncoder(width=16, mults=mults, n_res=1, out_channels=4),ConvDecoder(4, 16, mults[::-1], n_res=1)
         x = torch.randn(1, 3, 16, 32)
         z = enc(x)
-        assert z.shape == (1, 4, 16//enc.factor,
-                           32//enc.factor) and dec(z).shape == x.shape and enc.factor == dec.factor
+        assert z.shape == (1, 4, 16//enc.factor, 32//enc.factor)
+        assert dec(z).shape == x.shape
+        assert enc.factor == dec.factor
 
 @pytest.mark.parametrize('name', ['encoder', 'decoder'])
 def test_the_layout_is_the_choice_of_the_weights(name):

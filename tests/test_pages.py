@@ -21,8 +21,8 @@ def test_results_are_small_and_say_how_they_were_made(folder):
     assert len(ids)==len(runs)
     for r in rows: assert ids[r['run']]==r['id'] and all(ids[u['run']]==u['id'] for u in r['uses'].values()), r['run']
     for r in runs:
-        assert {'params','metrics','git','versions','hardware','seconds','uses',
-                'profile'} <= set(r) and len(r['git']['commit'])==40
+        assert {'params','metrics','git','versions','hardware','seconds','uses', 'profile'} <= set(r)
+        assert len(r['git']['commit'])==40
     assert not any(w in json.dumps([rows, runs]) for w in ('/work', '/tmp', '/root', '/home'))
 
 @pytest.mark.parametrize('folder', ['table1_mini', 'table1_quick'])
@@ -31,8 +31,9 @@ def test_records_without_a_second_judge_give_the_table_they_gave(folder):
     df,old = table1(rows),pd.read_csv(RESULTS/folder/'table1_tokenizers.csv')
     if any('judge' in r for r in rows): pytest.skip('these are new')
     pd.testing.assert_frame_equal(df, old, check_dtype=False)
-    assert show_distances(df) is None and agreement(df, 'a', 'b')=='' and not any('judge' in h or 'bits' in h for _,
-        h in show_table(df))
+    assert show_distances(df) is None
+    assert agreement(df, 'a', 'b')==''
+    assert not any('judge' in h or 'bits' in h for _, h in show_table(df))
     new = json.loads(json.dumps(rows)) # one row that was scored later
     new[0]['metrics'] |= dict(bits_codebook=99., judge_rfd=3.)
     for g in new[0]['generations']: g |= dict(bits=88., judge_gfd=4., gap=1.)
@@ -62,8 +63,8 @@ def test_the_interval_of_tau_holds_the_truth():
         low,high = tau_interval(x, rho*x+(1-rho**2)**.5*e, draws=200)
         hits += low<=truth<=high
     assert 50<=hits<=60
-    assert tau_interval(x, x, draws=50)==(1, 1) and tau_interval(x, e, draws=50, seed=3)==tau_interval(x, e, draws=50,
-        seed=3)
+    assert tau_interval(x, x, draws=50)==(1, 1)
+    assert tau_interval(x, e, draws=50, seed=3)==tau_interval(x, e, draws=50, seed=3)
 
 @pytest.mark.parametrize('place, name', enumerate(('table1_mini', 'table1_emoji_quick')))
 def test_the_readme_shows_the_stored_records(place, name):
@@ -121,8 +122,10 @@ def alone(tmp_path_factory): # a tokenizer nobody trained, scored without propos
 
 def test_a_tokenizer_is_scored_without_networks(alone):
     r = load_json(alone/'fsq-s3-scores'/'record.json')
-    assert r['generations']==[] and r['frozen']['samples'] is None and r['trained']['seed']==3 and r['metrics'][
-        'seconds']==1.5
+    assert r['generations']==[]
+    assert r['frozen']['samples'] is None
+    assert r['trained']['seed']==3
+    assert r['metrics']['seconds']==1.5
     df = table1([r])
     assert df.rfd[0]==r['metrics']['rfd']>1 and not any(c.startswith(('ppl', 'gfd')) for c in df)
     assert ('reconstruction','PSNR, dB ↑') in show_table(df) and runs_frame({'FSQ':[r]}).seed.tolist()==[3]
@@ -158,9 +161,8 @@ def test_collect_takes_what_a_page_shows_and_says_what_is_missing(tmp_path, monk
     assert {p.name for p in out.iterdir()}=={'records.json', 'runs.json'} | {f'vqgan-pixel-s{s}.{e}' for s in (0, 1)
         for e in ('png', 'csv')}
     assert (out/'vqgan-pixel-s1.csv').read_text()=='step,g_l1\n20,0.1235\n'
-    assert [r['run'] for r in load_json(out/'records.json')]==['vqgan-pixel-s0-scores',
-                                                               'vqgan-pixel-s1-scores'] and len(
-        load_json(out/'runs.json'))==4
+    assert [r['run'] for r in load_json(out/'records.json')]==['vqgan-pixel-s0-scores', 'vqgan-pixel-s1-scores']
+    assert len(load_json(out/'runs.json'))==4
 
 def test_codebooks_of_one_table_are_equally_large():
     from iutok.analysis import check_codebooks

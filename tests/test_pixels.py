@@ -173,8 +173,8 @@ def test_without_columns_first_the_rows_are_first(monkeypatch): # as older Pillo
 def test_a_rounding_above_one_is_one_and_more_is_refused_with_its_digits(dtype):
     one = torch.ones(1, 3, 8, 8, dtype=dtype)
     up = one*(1+torch.finfo(dtype).eps)
-    assert torch.equal(as_batch(up, 8), torch.ones(1, 3, 8, 8)) and torch.equal(as_batch(one-up, 8),
-        -torch.ones(1, 3, 8, 8))
+    assert torch.equal(as_batch(up, 8), torch.ones(1, 3, 8, 8))
+    assert torch.equal(as_batch(one-up, 8), -torch.ones(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r'got \[1\.\d+, 1\.\d+\]'):
         as_batch(one*(1+8*torch.finfo(dtype).eps) if dtype!=torch.float64 else one*1.0001, 8)
     with pytest.raises(ValueError, match=r'1\.0001'): as_batch(one.float()*1.0001, 8)

@@ -427,8 +427,8 @@ def test_fsq_numbers_of_the_specification():
     assert q.levels==[8, 8, 5, 5, 5] and q(torch.zeros(1, 5, 1, 1)).idx.item()==4004
     assert torch.equal(q(torch.zeros(1, 5, 1, 1)).z_q, torch.zeros(1, 5, 1, 1))
     assert torch.equal(q.decode(torch.zeros(1, 1, 1, dtype=torch.long)), -torch.ones(1, 5, 1, 1))
-    assert q.codebook[:,0].unique().tolist()==[-1, -.75, -.5, -.25, 0, .25, .5, .75] and q.codebook[:,
-        4].unique().tolist()==[-1, -.5, 0, .5, 1]
+    assert q.codebook[:,0].unique().tolist()==[-1, -.75, -.5, -.25, 0, .25, .5, .75]
+    assert q.codebook[:, 4].unique().tolist()==[-1, -.5, 0, .5, 1]
     assert FSQ(64000).n_codes==64000 and FSQ(64000).dim==6
     shift = math.atanh(1/(7*(1-1e-3)))
     assert abs(shift-math.tan(1/(7*(1-1e-3))))<1e-5

@@ -280,8 +280,8 @@ def lloyd(x, seeds, iters, cosine=False, keep=True):
 def test_kmeans_equals_a_slow_lloyd_from_the_same_seeds(cosine):
     x = torch.randn(600, 5, generator=torch.Generator().manual_seed(3))+2
     seeds = kmeans(x, 12, iters=0, cosine=cosine, seed=7).centroids
-    assert all((torch.isclose(F.normalize(x, dim=1) if cosine else x, s, atol=1e-6).all(1)).any()
-               for s in seeds) and len(seeds.unique(dim=0))==12
+    assert all((torch.isclose(F.normalize(x, dim=1) if cosine else x, s, atol=1e-6).all(1)).any() for s in seeds)
+    assert len(seeds.unique(dim=0))==12
     c,ids,inertia = kmeans(x, 12, iters=6, cosine=cosine, seed=7, empty='keep')
     want,want_ids = lloyd(x, seeds, 6, cosine)
     torch.testing.assert_close(c.double(), want, rtol=1e-5, atol=1e-5)

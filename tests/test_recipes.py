@@ -83,8 +83,9 @@ def test_pixel_networks(name):
     assert count(tok.discriminator)=={3:2_765_633, 2:663_361, 'stylegan2':28_864_129}[disc]
     assert not any('discriminator' in n for n in tok.state_dict()) and tok.image_size==size
     if name.startswith('decoder'):
-        assert count(tok.encoder)==86_404_640 and tok.feature_decoder is None and (tok.n_codes,
-            tok.quantizer.dim)==(8192, 32)
+        assert count(tok.encoder)==86_404_640
+        assert tok.feature_decoder is None
+        assert (tok.n_codes, tok.quantizer.dim)==(8192, 32)
         assert count(tok.decoder)=={'decoder-vit':86_405_376, 'decoder-vit-large':632_558_848}.get(name, 42_449_795)
         width = 32 if 'vit' in name else 256
         assert [tuple(c.weight.shape) for c in tok.pre_decode]==[(width, 32, 1, 1)]
@@ -111,8 +112,10 @@ def test_vqkd_rows(name):
     tok = build(name, 'meta')
     assert (count(tok.encoder), count(tok.feature_decoder), tok.n_codes, tok.quantizer.dim)==(86_404_640,
         FEATURE_DECODER[c], k, 32)
-    assert isinstance(tok.quantizer,
-                      NormEMA) and tok.quantizer.beta==1 and tok.decoder is None and tok.discriminator is None
+    assert isinstance(tok.quantizer, NormEMA)
+    assert tok.quantizer.beta==1
+    assert tok.decoder is None
+    assert tok.discriminator is None
 
 def test_vqkd_learning_rate():
     p = paper('vqkd-clip-8192')
@@ -128,8 +131,8 @@ def test_cluster_row():
             p['project'], p['image_size'], p['transform'])== \
            ('imagenet', 8192, 256, 100_000, 5.4e-5, [.5, .9], 'online', True, False, 256, 'strong')
     tok = build('cluster-clip-8192', 'meta')
-    assert isinstance(tok.quantizer, OnlineCluster) and (tok.n_codes, tok.quantizer.dim, tok.quantizer.cosine,
-                                                         tok.decoder)==(8192, 768, True, None)
+    assert isinstance(tok.quantizer, OnlineCluster)
+    assert (tok.n_codes, tok.quantizer.dim, tok.quantizer.cosine, tok.decoder)==(8192, 768, True, None)
 
 @pytest.mark.parametrize('name,d_from', [('vqgan-8192-dd2', 0), ('llamagen-16384x8', 20_000), ('decoder-vit', 20_000)])
 def test_optimisers(name, d_from):
@@ -225,9 +228,9 @@ def test_a_decoder_whose_mults_do_not_fit_the_grid_is_refused_before_it_is_train
 def test_build_changes_and_runs():
     tok = build('llamagen-256x8-f8', width=32, latent=32, n_codes=64, image_size=64).eval()
     ids = tok.encode(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
-    assert ids.shape==(2, 8, 8) and tok.decode(ids).shape==(2, 3, 64,
-                                                            64) and tok.discriminator(torch.zeros(2, 3, 64,
-        64)).shape[0]==2
+    assert ids.shape==(2, 8, 8)
+    assert tok.decode(ids).shape==(2, 3, 64, 64)
+    assert tok.discriminator(torch.zeros(2, 3, 64, 64)).shape[0]==2
 
 # ---- the real thing
 
@@ -237,5 +240,7 @@ def test_one_step_of_the_main_baseline_at_full_size():
                                   capture_output=True, text=True, cwd=ROOT, env=os.environ
                                   | dict(PYTHONPATH=str(ROOT))).stdout.splitlines()[-1])
     print(f"peak memory {r['peak_mb']:.0f} MB, {r['seconds']:.1f} s, losses {r['losses']}")
-    assert r['wrong']==[] and r['moved']==r['should']<r['parameters'] and all(map(math.isfinite,
-        r['losses'].values())) and r['peak_mb']>1000
+    assert r['wrong']==[]
+    assert r['moved']==r['should']<r['parameters']
+    assert all(map(math.isfinite, r['losses'].values()))
+    assert r['peak_mb']>1000

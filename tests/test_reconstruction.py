@@ -86,8 +86,9 @@ def test_islands_of_float32(batches):
     def perceptual(a, b): seen['perceptual'] = (a@b.transpose(2, 3)).dtype; return F.mse_loss(a, b)
     g = Reconstruct(tokenizer(Seen(16, 4)), perceptual=perceptual, disc=PatchGAN(1, 8))
     with torch.autocast('cpu', torch.bfloat16): loss,logs = g(batches[0], 0)
-    assert set(seen.values())=={torch.float32} and g.seen[1].dtype==loss.dtype==torch.float32 and {v.dtype
-        for v in logs.values()}=={torch.float32}
+    assert set(seen.values())=={torch.float32}
+    assert g.seen[1].dtype==loss.dtype==torch.float32
+    assert {v.dtype for v in logs.values()}=={torch.float32}
 
 def test_what_is_used_but_not_owned(images):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout())
@@ -96,8 +97,9 @@ def test_what_is_used_but_not_owned(images):
         def forward(self, x): return [self.net(x)]
     tokens = torch.zeros(len(images), 16, 16, dtype=torch.long)
     g = Reconstruct(tokenizer(), perceptual=Perceptual(Maps()), disc=PatchGAN(1, 8), tokens=tokens).train()
-    assert all(k.startswith('tok.') for k in g.state_dict()) and not net.training and not any(p.requires_grad
-        for p in net.parameters())
+    assert all(k.startswith('tok.') for k in g.state_dict())
+    assert not net.training
+    assert not any(p.requires_grad for p in net.parameters())
     avg = averaged(g, .9).module
     # an average does not copy a VGG16 or a million token grids
     assert avg.tok is not g.tok and all(a is b for a,b in zip(avg._outside, g._outside))

@@ -224,8 +224,8 @@ def test_draw_gives_a_code_that_has_mass_at_every_u():
     for u in (0., .5, 1-2**-24, 1.):
         z = draw(logits, torch.full((500,), u))
         assert z.min()>=0 and z.max()<30
-    assert (draw(logits, torch.ones(500))>=20).all() and draw(torch.tensor([[-math.inf, 0., -math.inf]]),
-                                                              torch.ones(1)).tolist()==[1]
+    assert (draw(logits, torch.ones(500))>=20).all()
+    assert draw(torch.tensor([[-math.inf, 0., -math.inf]]), torch.ones(1)).tolist()==[1]
     with pytest.raises(ValueError, match='all codes are dropped'): draw(torch.full((1, 3), -math.inf), torch.zeros(1))
 
 def test_logits_that_turn_nan_later_are_named():

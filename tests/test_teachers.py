@@ -49,8 +49,9 @@ def test_every_teacher_has_the_papers_dimensions(name):
     t,info = meta(name),TEACHERS[name]
     dim,grid = DIMS[name]
     out = t(torch.empty(2, 3, 50, 70, device='meta'))
-    assert out.shape==(2, dim, grid, grid) and out.dtype==torch.float32 and (t.info.dim,
-        math.ceil(info.size/t.info.patch), t.info.hash)==(dim, grid, 'meta')
+    assert out.shape==(2, dim, grid, grid)
+    assert out.dtype==torch.float32
+    assert (t.info.dim, math.ceil(info.size/t.info.patch), t.info.hash)==(dim, grid, 'meta')
     if info.source.startswith('timm:') and 'lite' not in info.source:
         cfg = timm.get_pretrained_cfg(info.source[5:])
         assert (info.mean, info.std, info.size)==(cfg.mean, cfg.std, cfg.input_size[-1])
@@ -64,8 +65,9 @@ def test_published_statistics_of_torchvision():
     from torchvision.models import ConvNeXt_Base_Weights,ViT_B_16_Weights
     for name,w in (('vit', ViT_B_16_Weights), ('convnext', ConvNeXt_Base_Weights)):
         tf = w.IMAGENET1K_V1.transforms()
-        assert TEACHERS[name].mean==tuple(tf.mean) and TEACHERS[name].std==tuple(tf.std) and TEACHERS[
-            name].size==tf.crop_size[0]
+        assert TEACHERS[name].mean==tuple(tf.mean)
+        assert TEACHERS[name].std==tuple(tf.std)
+        assert TEACHERS[name].size==tf.crop_size[0]
 
 # same features as the networks themselves
 
@@ -245,8 +247,8 @@ def test_a_batch_is_its_images(small):
 def test_bfloat16_keeps_norms_and_embeddings(small, monkeypatch):
     t,slow = (load_teacher(f'timm:{SMALL}', weights=small[1], size=64, fast=f) for f in ('bf16', False))
     net,u8 = t.net.net,pixels(64, 64)
-    assert net.blocks[
-        0].mlp.fc1.weight.dtype==torch.bfloat16 and net.norm.weight.dtype==net.pos_embed.dtype==torch.float32
+    assert net.blocks[0].mlp.fc1.weight.dtype==torch.bfloat16
+    assert net.norm.weight.dtype==net.pos_embed.dtype==torch.float32
     assert t.info.hash==slow.info.hash and 0<(t(u8)-slow(u8)).norm()<.02*slow(u8).norm()
     assert t(u8).dtype==torch.float32
     t.train()
@@ -298,8 +300,9 @@ def test_mini_teachers(tmp_path, monkeypatch):
     with torch.no_grad(): tokens = net.forward_features(x)[:, 1:]
     close(t(u8), as_map(net.head(tokens), 8, 8))
     close(load_teacher('clip', 'smoke', project=False, fast=False)(u8), as_map(tokens, 8, 8))
-    assert (t.info.dim, t.info.patch, t.info.size, t.info.std, t.info.licence)==(24, 4, 32, (.25,)*3,
-        'MIT') and 'clip.safetensors' in t.info.source and 'record r1' in t.info.source
+    assert (t.info.dim, t.info.patch, t.info.size, t.info.std, t.info.licence)==(24, 4, 32, (.25,)*3, 'MIT')
+    assert 'clip.safetensors' in t.info.source
+    assert 'record r1' in t.info.source
     assert load_teacher('clip', size=(32, 64))(u8).shape==(2, 24, 8, 16)
     assert load_teacher('clip', pretrained=False).info.hash.startswith('random-')
     assert meta('clip').info.source.startswith('timm:') # at paper the same name is the published network
@@ -317,8 +320,8 @@ def test_mini_teachers(tmp_path, monkeypatch):
         load_teacher('dino', data='emoji')
     with pytest.raises(ValueError, match='teacher=shuffled`[.]$'): load_teacher('shuffled')
     mini_file(tmp_path/'shuffled.safetensors')
-    assert load_teacher('shuffled').info.name=='shuffled' and 'shuffled.safetensors' in load_teacher(
-        'shuffled').info.source
+    assert load_teacher('shuffled').info.name=='shuffled'
+    assert 'shuffled.safetensors' in load_teacher('shuffled').info.source
     for f in (lambda: load_teacher('clip', data='zebras'), lambda: teacher_file('clip', 'zebras')):
         with pytest.raises(ValueError, match="data must be one of fashion, emoji, got 'zebras'"): f()
     with pytest.raises(ValueError, match='mini.*has no file .*mae.safetensors: train it '
@@ -351,9 +354,9 @@ t = load_teacher({name!r}, size=64, fast=False)
 torch.save((t.info.hash, t(u8)), {str(tmp_path/'t.pt')!r})"""
     subprocess.run([sys.executable, '-c', code], check=True)
     theirs,features = torch.load(tmp_path/'t.pt', weights_only=True)
-    assert t.info.hash==theirs and torch.equal(t(u8),
-                                               features) and torch.equal(load_teacher(name, size=64, fast=False)(u8),
-        features)
+    assert t.info.hash==theirs
+    assert torch.equal(t(u8), features)
+    assert torch.equal(load_teacher(name, size=64, fast=False)(u8), features)
     assert t.info.name==name in NULL_TEACHERS and t.info.hash.startswith('random-' if name=='random' else 'fixed-')
     assert load_teacher(name, pretrained=False).info==load_teacher(name).info
     with pytest.raises(ValueError, match=f"'{name}' has learned nothing"): load_teacher(name, weights='x.safetensors')

@@ -77,8 +77,10 @@ def test_tokenise_keeps_order_and_gradients_out():
     x,y = torch.arange(5*1*2*2).view(5, 1, 2, 2).float(),torch.arange(5)
     for progress in (False, True):
         ts = tokenise(encode, [(x[i:i+2], y[i:i+2].tolist()) for i in (0, 2, 4)], 20, 'a', 'b', progress=progress)
-        assert torch.equal(ts.tokens.long(), x[:,0].long()) and torch.equal(ts.labels.long(),
-            y) and ts.tokenizer=='a' and ts.data=='b'
+        assert torch.equal(ts.tokens.long(), x[:,0].long())
+        assert torch.equal(ts.labels.long(), y)
+        assert ts.tokenizer=='a'
+        assert ts.data=='b'
     assert len(tokenise(encode, ((x, y) for _ in range(2)), 20, progress=True))==10  # a generator has no length to show
     with pytest.raises(ValueError, match='no batches'): tokenise(encode, [], 20)
     with pytest.raises(ValueError, match='span 0 to 19'): tokenise(encode, [(x, y)], 19)
@@ -123,8 +125,8 @@ def test_data_order_is_the_same_for_every_tokenizer():
     a,b = make(50, seed=1),make(50, k=7, h=4, w=4, seed=2)
     x,y = TokenBatches(a.tokens, a.labels, 8, seed=3),TokenBatches(b.tokens, b.labels, 8, seed=3, rank=1, world=2)
     assert x.fingerprint(40)==y.fingerprint(40)
-    assert x.fingerprint(40)!=x.fingerprint(41) and x.fingerprint(40)!=TokenBatches(a.tokens, a.labels, 8,
-        seed=4).fingerprint(40)
+    assert x.fingerprint(40)!=x.fingerprint(41)
+    assert x.fingerprint(40)!=TokenBatches(a.tokens, a.labels, 8, seed=4).fingerprint(40)
     assert x.fingerprint(40)!=TokenBatches(a.tokens[:49], a.labels[:49], 8, seed=3).fingerprint(40)
 
 def test_batches_are_int64_rows():

@@ -56,8 +56,9 @@ def test_averages_copy_counters_and_share_nothing():
         net[0].running_mean.fill_(i); net[0].num_batches_tracked.fill_(10*i); net.flag.fill_(i>1)
         avg.update_parameters(net)
     close(avg.module[0].running_mean, torch.full((2,), .25*1+.25*2+.5*3))
-    assert avg.module[0].num_batches_tracked==30 and avg.module.flag and avg.module[0].running_mean.data_ptr()!=net[
-        0].running_mean.data_ptr()
+    assert avg.module[0].num_batches_tracked==30
+    assert avg.module.flag
+    assert avg.module[0].running_mean.data_ptr()!=net[0].running_mean.data_ptr()
 
 def test_curves_are_means_over_the_steps(tmp_path):
     losses = []
@@ -79,8 +80,8 @@ def test_curves_average_over_processes_and_are_drawn(tmp_path):
     c.point(2, lr=.1)
     assert c.rows==[dict(step=2, a=3., b=3., lr=.1)]
     c.save()
-    assert (tmp_path/'c.csv').read_text().split()==['step,a,b,lr',
-                                                    '2,3.0,3.0,0.1'] and (tmp_path/'c.png').read_bytes()[1:4]==b'PNG'
+    assert (tmp_path/'c.csv').read_text().split()==['step,a,b,lr', '2,3.0,3.0,0.1']
+    assert (tmp_path/'c.png').read_bytes()[1:4]==b'PNG'
 
 def test_looking_leaves_no_trace(tmp_path):
     def look(step):
@@ -110,8 +111,8 @@ class Sick(Line): # loss or gradient leaves the numbers at step 2
 def test_stops_before_the_weights_are_lost_and_keeps_the_batch(tmp_path, how, error, says):
     m = Sick(how)
     with pytest.raises(error, match=says) as e: fit(dict(a=phase(m)), Data(), 5, tmp_path, save_every=1)
-    assert 'step 2' in str(e.value)+''.join(getattr(e.value, '__notes__', [])) and all(p.isfinite().all()
-        for p in m.parameters())
+    assert 'step 2' in str(e.value)+''.join(getattr(e.value, '__notes__', []))
+    assert all(p.isfinite().all() for p in m.parameters())
     bad = torch.load(tmp_path/'bad_batch.pt', weights_only=True)
     assert (bad['step'],bad['phase'])==(2, 'a') and says in bad['error'] and torch.equal(bad['batch'][0], Data()[2][0])
     saved = torch.load(tmp_path/'checkpoint.pt', weights_only=True)
@@ -126,8 +127,9 @@ def test_checkpoints_that_do_not_fit(tmp_path):
     with pytest.warns(UserWarning, match='other parameters'):
         out = fit(dict(a=phase(Line())), Data(), 2, tmp_path, 'another')
     aside, = tmp_path.glob('checkpoint-*.pt')
-    assert out['resumed_at']==0 and torch.load(aside, weights_only=True)['run_id']=='mine' and torch.load(path,
-        weights_only=True)['run_id']=='another'
+    assert out['resumed_at']==0
+    assert torch.load(aside, weights_only=True)['run_id']=='mine'
+    assert torch.load(path, weights_only=True)['run_id']=='another'
     whole = path.read_bytes()
     for torn in (whole[:len(whole)//2], b'', b'not a checkpoint'):
         path.write_bytes(torn)

@@ -38,8 +38,8 @@ def test_named_recipes_are_the_papers():
     phase = distil_phase(tok, None, row['steps'], row['lr'], row['lr_final'], row['warmup'], row['betas'],
                          row['weight_decay'], row['warm'])
     groups = phase.optimizer.param_groups
-    assert [sum(p.numel() for p in g['params']) for g in groups]==[94_224_384, 430_624] and [g['weight_decay']
-        for g in groups]==[1e-4, 0]
+    assert [sum(p.numel() for p in g['params']) for g in groups]==[94_224_384, 430_624]
+    assert [g['weight_decay'] for g in groups]==[1e-4, 0]
     ids = [id(p) for g in groups for p in g['params']]
     assert len(ids)==len(set(ids))==189 and set(ids)=={id(p) for p in tok.parameters()}
     assert {(g['betas'], g['eps']) for g in groups}=={((.9, .99), 1e-8)}
@@ -70,8 +70,8 @@ def test_a_step_is_the_written_formula(lookup):
         t_hat = tok.feature_decoder(e.view(3, 8, 8, 8).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).reshape(-1, 12)
         feature,commitment = (1-(n(t_hat)*n(t)).sum(1)).mean(),(e-x).square().mean()
     assert torch.allclose(tok.quantizer.codebook, new, atol=1e-6)
-    assert torch.allclose(logs['feature'], feature, atol=1e-5) and torch.allclose(logs['commitment'], commitment,
-        atol=1e-6)
+    assert torch.allclose(logs['feature'], feature, atol=1e-5)
+    assert torch.allclose(logs['commitment'], commitment, atol=1e-6)
     assert torch.allclose(loss, feature+commitment, atol=1e-5)
 
 def test_what_moves_and_what_does_not():
@@ -82,13 +82,16 @@ def test_what_moves_and_what_does_not():
     go = lambda: one_step(phases, batch, 25_000, dict(tok=tok, teacher=t), ('teacher.',),
                           ('tok.quantizer.codebook', 'tok.quantizer.initialised'))
     r = go()
-    assert fine(r) and 0<r['losses']['kd']<3 and r['parameters']==r['should']+2 and r['moved']==r['should']==len(
-        list(tok.parameters()))+2
+    assert fine(r)
+    assert 0<r['losses']['kd']<3
+    assert r['parameters']==r['should']+2
+    assert r['moved']==r['should']==len(list(tok.parameters()))+2
     assert not any('teacher' in k or 'features' in k for k in phases['kd'].module.state_dict())
     for p in tok.feature_decoder.parameters(): p.requires_grad_(False) # the check can fail
     r = go()
-    assert not fine(r) and 'tok.quantizer.initialised' in r['wrong'] and 'tok.feature_decoder.fc_norm.weight' in r[
-        'wrong']
+    assert not fine(r)
+    assert 'tok.quantizer.initialised' in r['wrong']
+    assert 'tok.feature_decoder.fc_norm.weight' in r['wrong']
 
 def test_resumed_in_the_middle_is_bit_equal(tmp_path, monkeypatch):
     starts = []
@@ -171,8 +174,9 @@ def test_the_ablation_plan_can_be_run_and_its_records_are_of_it():
             "CLIP's projection") else changed<={'teacher','project'}, name
         if (folder/f'{name}.json').exists():
             r = load_json(folder/f'{name}.json')
-            assert all(r['params'][k]==v for k,v in row['params'].items()) and not r['git']['dirty'] and {'usage',
-                'codebook_perplexity','probe_mean','probe_grid'}<=set(r['metrics'])
+            assert all(r['params'][k]==v for k,v in row['params'].items())
+            assert not r['git']['dirty']
+            assert {'usage', 'codebook_perplexity','probe_mean','probe_grid'}<=set(r['metrics'])
     assert {p.stem for p in folder.glob('*.json')}-{'plan'}<=set(plan)
 
 @pytest.mark.parametrize('name', ['random','pixels','edges'])
