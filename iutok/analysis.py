@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'CODES', 'MEASURES', 'MORE_CODES', 'MORE_MEASURES', 'first_difference', 'check_frozen', 'check_codebooks',
-           'label', 'table1', 'sizes_of', 'show_table', 'show_distances', 'show_cost', 'measured_on', 'kendall_tau',
-           'tau_interval', 'agreement', 'plot_tokenizers', 'runs_frame', 'over_seeds', 'report']
+           'label', 'table1', 'sizes_of', 'show_table', 'show_distances', 'show_cost', 'measured_on', 'tau_interval',
+           'agreement', 'plot_tokenizers', 'runs_frame', 'over_seeds', 'report']
 
 # %% ../nbs/80_analysis.ipynb #50438926
 import html,math,re
@@ -206,17 +206,6 @@ def measured_on(
     return '; '.join(f"{', '.join(v)}: {k}" for k,v in where.items()) + '. Seconds compare within a machine only.'
 
 # %% ../nbs/80_analysis.ipynb #d4e5f6a2
-def kendall_tau(
-    x, # (N,) numbers
-    y, # (N,) numbers of the same rows
-)->float: # in [-1, 1]; NaN where one of them is constant
-    "Rank agreement, tau-b."
-    x,y = np.asarray(x, float),np.asarray(y, float)
-    if x.shape!=y.shape or x.ndim!=1: raise ValueError(f'one number of each per row, got {x.shape} and {y.shape}')
-    a,b = (np.sign(v[:,None]-v[None])[np.triu_indices(len(v), 1)] for v in (x, y))
-    told = (np.abs(a).sum()*np.abs(b).sum())**.5
-    return float((a*b).sum()/told) if told else float('nan')
-
 def tau_interval(
     x,              # (N,) numbers
     y,              # (N,) numbers of the same rows
@@ -225,9 +214,10 @@ def tau_interval(
     seed:int=0,     # of the draws
 )->tuple[float,float]:
     "Bootstrap interval of Kendall's tau over rows."
+    from scipy.stats import kendalltau
     x,y = np.asarray(x, float),np.asarray(y, float)
     picks = np.random.default_rng(seed).integers(0, len(x), (draws, len(x)))
-    taus = [kendall_tau(x[i], y[i]) for i in picks]
+    taus = [kendalltau(x[i], y[i]).statistic for i in picks]
     tail = (1-share)/2
     return tuple(float(v) for v in np.nanquantile(taus, [tail, 1-tail]))
 
@@ -239,6 +229,7 @@ def agreement(
     least:int=4,# rows that both have judged
 )->str:         # one line; empty where there are fewer
     "How far two judges rank the rows alike."
+    from scipy.stats import kendalltau
     pairs = {'r':('rfd', 'judge_rfd')} | {f'g, {s}':(f'gfd_{s}', f'judge_gfd_{s}') for s in sizes_of(df)}
     said = []
     for name,(a,b) in pairs.items():
@@ -246,7 +237,7 @@ def agreement(
         both = df[[a, b]].dropna()
         if len(both)<least: continue
         low,high = tau_interval(both[a], both[b])
-        said.append(f'{name}: {kendall_tau(both[a], both[b]):.2f} ({low:.2f} to {high:.2f}; {len(both)} rows)')
+        said.append(f'{name}: {kendalltau(both[a], both[b]).statistic:.2f} ({low:.2f} to {high:.2f}; {len(both)} rows)')
     if not said: return ''
     return f"Kendall's tau of {fd} and {judge}, with its 95% bootstrap interval over rows: {'; '.join(said)}."
 

@@ -42,8 +42,8 @@ def _splits(root): # role -> folder; empty where the folders are classes
         train = f"{found['train'].name}/"
         if others:
             raise ValueError(f'{root} holds {others[0].name}/ beside {train}, which has folders of its own: are these '
-                             'classes or splits? ' 'For splits, name the held-out part val/; for classes, rename '
-                                                   f'{train}.')
+                             'classes or splits? For splits, name the held-out part val/; for classes, rename '
+                             f'{train}.')
         return found
     if 'train' not in found:
         if others and not any(_folders(d) for d in found.values()): return {} # classes

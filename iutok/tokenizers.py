@@ -79,7 +79,7 @@ class TeacherEncoder(nn.Module):
         data:str='fashion'):   # what the small ViTs were trained on
         super().__init__()
         t = load_teacher(name, profile, pretrained=pretrained, weights=weights, size=size, project=project, fast=fast,
-            data=data)
+                         data=data)
         if hash not in (None, t.info.hash):
             raise ValueError(f"This tokenizer was made with weights {hash} of the teacher '{name}' (profile "
                              f"{profile}), but those at hand are {t.info.hash}: load it with the same ones, "

@@ -26,9 +26,8 @@ def fill(shapes):
         elif name.endswith('embedding.weight'): u /= np.linalg.norm(u, axis=1, keepdims=True)
         elif u.ndim>=2: u *= (3/np.prod(u.shape[1:]))**.5 if 'token' not in name and 'pos_embed' not in name else 1
         else:
-            u = .1*u+(1
-                      if name.endswith(('norm.weight', 'norm1.weight', 'norm2.weight', 'norm_out.weight',
-                                        'running_var')) else 0)
+            norms = 'norm.weight', 'norm1.weight', 'norm2.weight', 'norm_out.weight', 'running_var'
+            u = .1*u+(1 if name.endswith(norms) else 0)
         out[name] = torch.from_numpy(np.asarray(u))
     return out
 

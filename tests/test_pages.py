@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from clone import script
-from iutok.analysis import agreement, kendall_tau, runs_frame, show_distances, show_table, table1, tau_interval
+from iutok.analysis import agreement, runs_frame, show_distances, show_table, table1, tau_interval
 from iutok.files import load_json,save_json
 
 ROOT = Path(__file__).parents[1]
@@ -42,18 +42,6 @@ def test_records_without_a_second_judge_give_the_table_they_gave(folder):
     assert [c for c in later if c in old]==list(old) and (later[list(old)].fillna(-1)==df.fillna(-1)).all().all()
     assert shown['reconstruction', 'rFD-b ↓'].tolist()[:2]==['3.000', ''] and shown['AR, small', 'bits'].iloc[0]=='88'
     assert show_distances(later, 'FD-a', 'FD-b')['FD-b', 'g, small ↓'].tolist()[:2]==['4.000', '']
-
-def test_kendalls_tau_is_scipys():
-    from scipy.stats import kendalltau
-    g = np.random.default_rng(0)
-    for n in (3, 8, 30):
-        x = g.normal(size=n)
-        for y in (x+g.normal(size=n), g.integers(0, 3, n), -x, x):
-            assert kendall_tau(x, y)==pytest.approx(kendalltau(x, y).statistic, abs=1e-12)
-    assert np.isnan(kendall_tau(x, x*0))
-    i = g.integers(0, 30, 30) # as the bootstrap draws them
-    assert kendall_tau(x[i], x[i])==1 and kendall_tau(x[i], -x[i])==-1
-    with pytest.raises(ValueError, match='one number of each'): kendall_tau(x, x[:3])
 
 def test_the_interval_of_tau_holds_the_truth():
     g,rho = np.random.default_rng(1),.7

@@ -54,8 +54,8 @@ def index_backprop(
     idx:Tensor,      # (N,) int64 the chosen code of each latent
 )->Tensor:           # (N, D) the chosen codes, with a gradient through the softmax of all scores
     "Lookup whose gradient reaches every code (arXiv:2412.02692), without an N x K table."
-    soft = F.scaled_dot_product_attention(x[None,None], codebook[None,None], codebook.detach()[None,None], scale=1.)[0,
-        0]
+    q,k,v = (t[None,None] for t in (x, codebook, codebook.detach()))
+    soft = F.scaled_dot_product_attention(q, k, v, scale=1.)[0,0]
     return F.embedding(idx, codebook)+(soft-soft.detach())
 
 # %% ../../nbs/28_quantizers.beyond.ipynb #0d3d3391

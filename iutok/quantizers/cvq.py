@@ -100,8 +100,8 @@ class CVQ(Quantizer):
         if not len(pool): a = torch.zeros_like(e)
         elif self.anchor=='nearest': a = anchors(e, pool, cosine=self.cosine)
         else:
-            a = _draw(e, pool, self.anchor, self.cosine, self.cache if self.anchor=='cached' else e[:0], self.seed,
-                      self.steps)
+            cache = self.cache if self.anchor=='cached' else e[:0]
+            a = _draw(e, pool, self.anchor, self.cosine, cache, self.seed, self.steps)
         if not self.sync: a = all_sum(a)[0]/ranks  # the mean over ranks that have data
         if self.anchor=='cached': self.cache.copy_(a)
         keep = cvq_keep(self.share, self.decay)[:,None]

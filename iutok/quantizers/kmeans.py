@@ -248,10 +248,9 @@ def kmeans(
         if len(lost) and empty=='farthest':
             _reseed(c, lost, d2, (lambda at: part[0][0][at,:-1]) if batch else (lambda at: rows.take(at)-mid))
         if due: seen,recent = torch.where(recent==0, 0., seen),torch.zeros_like(recent)
-        # members that cancel leave no direction
-        if cosine:
-            c = torch.where((length := (c+mid).norm(dim=1, keepdim=True))>1e-6, (c+mid)/length.clamp(min=1e-6)-mid,
-                            before)
+        if cosine: # members that cancel leave no direction
+            length = (c+mid).norm(dim=1, keepdim=True)
+            c = torch.where(length>1e-6, (c+mid)/length.clamp(min=1e-6)-mid, before)
         if batch: inertia *= rows.total/float(counts.sum())
         if history is not None: history.append(inertia)
         if progress: print(f'k-means {i+1}/{iters}: inertia {inertia:.6g}, {len(lost)} empty', flush=True)
