@@ -21,14 +21,15 @@ def attend(
     k:Tensor,         # (B, heads, s, d) keys of all positions so far, s >= l
     v:Tensor,         # (B, heads, s, d) values
     dropout:float=0., # probability of dropping an attention weight
+    causal:bool=True, # False: every query sees all positions
 )->Tensor:            # (B, heads, l, d)
-    "Causal attention; query i (from 0) of l sees the first s-l+i+1 positions."
+    "Attention; causal, query i (from 0) of l sees the first s-l+i+1 positions."
     l,s = q.shape[2],k.shape[2]
-    mask = None if l in (1, s) else torch.ones(l, s, dtype=torch.bool, device=q.device).tril(s-l)
+    mask = None if l in (1, s) or not causal else torch.ones(l, s, dtype=torch.bool, device=q.device).tril(s-l)
     dtype = torch.float32 if q.device.type=='cpu' else v.dtype
     with torch.autocast('cpu', enabled=False):
         return F.scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype), mask, dropout_p=dropout,
-                                              is_causal=l==s)
+                                              is_causal=causal and l==s)
 
 # %% ../../nbs/51_proposals.ar.ipynb #94aa5c9c
 def rope_table(
@@ -51,14 +52,15 @@ def rotate(
 
 # %% ../../nbs/51_proposals.ar.ipynb #41665f1b
 class CausalAttention(nn.Module):
-    "Causal self-attention, all at once or continuing a cache."
+    "Self-attention, all at once or continuing a cache."
     def __init__(self,
         width:int,         # of the residual stream
         heads:int,         # divides width
         bias:bool=False,   # biases in both projections
-        dropout:float=0.): # on the attention weights and on the output
+        dropout:float=0.,  # on the attention weights and on the output
+        causal:bool=True): # look at the past only
         super().__init__()
-        store_attr('heads,dropout')
+        store_attr('heads,dropout,causal')
         self.qkv,self.out = nn.Linear(width, 3*width, bias),nn.Linear(width, width, bias)
 
     # x (B, l, width), rope (cos, sin) of these l positions, cache (2, B, heads, S, d) -> (B, l, width)
@@ -69,7 +71,7 @@ class CausalAttention(nn.Module):
             stop = start+x.shape[1]
             cache[0,:,:,start:stop],cache[1,:,:,start:stop] = k,v
             k,v = cache[:,:,:,:stop]
-        y = attend(q, k, v, self.dropout if self.training else 0.)
+        y = attend(q, k, v, self.dropout if self.training else 0., self.causal)
         return F.dropout(self.out(rearrange(y, 'b h l d -> b l (h d)')), self.dropout, self.training)
 
 # %% ../../nbs/51_proposals.ar.ipynb #6c40ba71
@@ -100,18 +102,19 @@ class GeluMLP(nn.Module):
 
 # %% ../../nbs/51_proposals.ar.ipynb #27002e4d
 class Layer(nn.Module):
-    "One layer: attention over the past, then a transformation of each position."
+    "One layer: attention, then a transformation of each position."
     def __init__(self,
         width:int,     # of the residual stream
         heads:int,     # attention heads
         mlp:int,       # hidden width of the transformation
         arch:str,      # 'llama' or 'gpt2'
-        dropout:float): # in attention and transformation
+        dropout:float, # in attention and transformation
+        causal:bool=True): # attend to the past only
         super().__init__()
         gpt2 = arch=='gpt2'
         norm = nn.LayerNorm if gpt2 else nn.RMSNorm
         self.norm1,self.norm2 = norm(width, eps=1e-5),norm(width, eps=1e-5)
-        self.attn = CausalAttention(width, heads, bias=gpt2, dropout=dropout)
+        self.attn = CausalAttention(width, heads, bias=gpt2, dropout=dropout, causal=causal)
         self.mlp = GeluMLP(width, mlp, dropout) if gpt2 else SwiGLU(width, mlp)
 
     def forward(self, x, rope=None, cache=None, start=0): # as for CausalAttention -> (B, l, width)
