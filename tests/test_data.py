@@ -1,5 +1,5 @@
 "Data: every batch from its step, every file used rightly or refused aloud."
-import shutil, subprocess, sys
+import json, shutil, subprocess, sys
 from pathlib import Path
 
 import numpy as np, pytest, torch
@@ -71,7 +71,7 @@ def test_full_set_through_torchvision(monkeypatch, tmp_path):
     s = load_images('fashion_mnist_full', root=tmp_path)
     assert s.labels.tolist() == [3, 1] and np.array_equal(s.pixels[:, 2:-2, 2:-2].numpy(), x)
 
-@pytest.mark.parametrize('call, says', [(lambda: load_images('coco'), 'fashion, emoji, fashion_mnist_full, .* or '
+@pytest.mark.parametrize('call, says', [(lambda: load_images('cifar'), 'fashion, emoji, fashion_mnist_full, .* or '
     'folder:PATH'), (lambda: load_images('folder:'), 'folder:PATH'),
                                         (lambda: load_images(split='val'), 'train or test'),
                                         (lambda: load_images('folder:/no/such/place'), 'is not a folder')])
@@ -364,7 +364,7 @@ def test_imagenet_of_another_layout_is_refused(tmp_path, names, says):
     with pytest.raises(ValueError, match=says):
         load_images('imagenet', 'train', pictures(tmp_path/'in', names), tmp_path)
 
-@pytest.mark.parametrize('name', ['imagenet', 'laion_aesthetics', 'sa_med2d', 'satin'])
+@pytest.mark.parametrize('name', ['imagenet', 'coco', 'laion_aesthetics', 'sa_med2d', 'satin'])
 def test_named_collections_need_a_root(tmp_path, name):
     with pytest.raises(ValueError, match='needs data_root'): load_images(name)
     with pytest.raises(ValueError, match='is not a folder'): load_images(name, root=tmp_path/'gone')
@@ -393,3 +393,86 @@ def test_collections_leave_other_files_alone(tmp_path, monkeypatch):
     (root/'masks').mkdir()
     with pytest.raises(ValueError, match='folder of the images alone'):
         load_images('laion_aesthetics', 'test', root, tmp_path)
+
+# ---- COCO
+
+SAID = {9:['a woman in an orange suit', 'an astronaut', '  a smiling  woman\n'], 25:['a cat'],
+        30:['a cup of coffee', 'coffee on a table'], 34:[], 36:['a rocket at night', 'a launch pad']}
+
+def coco_tree(root, said=SAID): # both splits, of photographs; annotations neither by picture nor by id
+    from skimage.data import astronaut, chelsea, coffee, rocket
+    photos = astronaut()[::4, ::4], chelsea()[::3, ::4], coffee()[::4, ::4], rocket()[::4, ::5], rocket()[::3, ::3]
+    for split in ('train2014', 'val2014'):
+        name = f'COCO_{split}_{{:012}}.jpg'.format
+        (root/split).mkdir(parents=True)
+        for i, x in zip(said, photos): Image.fromarray(x).save(root/split/name(i))
+        rows = [(i, t) for i in said for t in said[i]]
+        rows = [dict(id=100+j, image_id=i, caption=t) for j, (i, t) in enumerate(rows)][::-1]
+        images = [dict(id=i, file_name=name(i), width=1, height=1) for i in said][::-1]
+        (root/'annotations').mkdir(exist_ok=True)
+        (root/'annotations'/f'captions_{split}.json').write_text(json.dumps(dict(images=images, annotations=rows)))
+    return root
+
+@pytest.fixture(scope='module')
+def coco(tmp_path_factory): return coco_tree(tmp_path_factory.mktemp('coco')/'tree')
+
+def test_coco_has_one_caption_for_every_described_picture(coco, tmp_path, capsys):
+    for split, folder in (('train', 'train2014'), ('test', 'val2014')):
+        s = load_images('coco', split, coco, tmp_path)
+        assert f'coco {split}: 1 of 5 pictures have no caption' in capsys.readouterr().out
+        assert s.name == 'coco' and s.classes == ['coco'] and s.labels.tolist() == [0]*4
+        assert s.files == [f'{folder}/COCO_{folder}_{i:012}.jpg' for i in (9, 25, 30, 36)]
+        assert s.sentences == [[' '.join(t.split()) for t in SAID[i]] for i in (9, 25, 30, 36)]
+        assert all(c in own for c, own in zip(s.captions, s.sentences))
+        photo = open_rgb(coco/s.files[1])
+        assert torch.equal(s.batch([3, 1], 32)[1], square(photo, 32))
+
+def test_cocos_choice_of_a_sentence_depends_on_seed_and_picture_alone(coco, tmp_path):
+    s = load_images('coco', 'test', coco, tmp_path)
+    assert s.captions == load_images('coco', 'test', coco, tmp_path).captions
+    again = s.subset([3, 0])
+    assert again.captions == [s.captions[3], s.captions[0]] and again.sentences == [s.sentences[3], s.sentences[0]]
+    draws = [s.reseeded(k).captions for k in range(60)]
+    for i, own in enumerate(s.sentences): assert {d[i] for d in draws} == set(own)
+    assert s.take(2).reseeded(7).captions == s.reseeded(7).captions[:2]
+    assert s.reseeded(0).fingerprint == s.fingerprint
+    assert len({s.reseeded(k).fingerprint for k in range(60)}) == len({tuple(d) for d in draws}) > 1
+
+def test_coco_needs_one_split_only(tmp_path):
+    root = coco_tree(tmp_path/'c')
+    shutil.rmtree(root/'train2014'); (root/'annotations'/'captions_train2014.json').unlink()
+    assert len(load_images('coco', 'test', root, tmp_path)) == 4
+
+def spoil(name, text): return lambda root: (root/'annotations'/name).write_text(text)
+VAL = 'captions_val2014.json'
+@pytest.mark.parametrize('harm, says', [
+    (lambda root: shutil.rmtree(root/'annotations'), f'coco wants .*{VAL}; unpack'),
+    (lambda root: shutil.rmtree(root/'val2014'), 'coco wants the pictures in .*val2014; unpack val2014.zip'),
+    (lambda root: (root/'val2014'/'COCO_val2014_000000000025.jpg').unlink(),
+     '1 of the 4 pictures that .* names are not in .*, the first is val2014/COCO_val2014_000000000025.jpg'),
+    (spoil(VAL, '{"images": ['), f'{VAL} is not valid JSON'),
+    (spoil(VAL, '{"images": []}'), "is no file of COCO captions: it lacks 'annotations'"),
+    (spoil(VAL, '[]'), 'is no file of COCO captions'),
+    (spoil(VAL, '{"images": [], "annotations": [{"id": 1, "image_id": 5, "caption": "a"}]}'), 'it lacks 5')])
+def test_broken_coco_is_refused_in_one_sentence(tmp_path, harm, says):
+    root = coco_tree(tmp_path/'c'); harm(root)
+    with pytest.raises(ValueError, match=says) as e: load_images('coco', 'test', root, tmp_path)
+    assert '\n' not in str(e.value)
+
+def test_coco_prompts_take_every_picture_once_before_any_twice():
+    said = {f'val2014/{i:03}.jpg':[f'{i}/{k}' for k in range(i%6)] for i in range(90)} # a sixth has none
+    p = coco_prompts(said, 75)
+    assert sorted(p.files) == sorted(f for f in said if said[f])
+    assert all(t in said[f] for t, f in zip(p.captions, p.files))
+    assert coco_prompts(said, 75) == p != coco_prompts(said, 75, seed=1)
+    assert coco_prompts(dict(reversed(said.items())), 75) == p # whatever the order they come in
+    assert coco_prompts(said, 40).captions == p.captions[:40]
+    every = sum(map(len, said.values()))
+    assert sorted(coco_prompts(said, every).captions) == sorted(t for s in said.values() for t in s)
+    for n, says in ((every+1, f'hold {every}'), (0, 'n must be'), (2.5, 'n must be')):
+        with pytest.raises(ValueError, match=says): coco_prompts(said, n)
+    with pytest.raises(ValueError, match='seed must be'): coco_prompts(said, 5, -1)
+
+def test_coco_prompts_read_the_validation_sentences(coco):
+    p = coco_prompts(coco, 4, seed=3)
+    assert sorted(p.files) == [f'val2014/COCO_val2014_{i:012}.jpg' for i in (9, 25, 30, 36)]
