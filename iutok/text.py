@@ -179,6 +179,9 @@ class TokenTower(nn.Module):
         self.features,self.ids,self.info,self.context = features,ids,info,context
         self.net = net.eval().requires_grad_(False)
     def train(self, mode=True): return super().train(False)
+    @property
+    def id(self): # what encoded captions are named after
+        return f"{self.info.name.partition(':')[0]}-{self.info.hash}"
 
     def forward(self,
         texts:list[str], # captions, '' among them
@@ -247,7 +250,8 @@ def load_token_tower(
     kind,_,source = name.partition(':')
     if kind=='t5' and source:
         net,words = _t5(source)
-        info = Teacher(name, f'hf:{source}', 'encoder tokens after the final norm', net.config.d_model, 0, 0, (), (), '')
+        what = 'encoder tokens after the final norm'
+        info = Teacher(name, f'hf:{source}', what, net.config.d_model, 0, 0, (), (), '')
         return _tower(lambda x: net(x).last_hidden_state, lambda texts: words(texts).input_ids, info, 512, net)
     known = ['minilm', *(n for n,t in TEACHERS.items() if t.text)]
     if name not in known:
