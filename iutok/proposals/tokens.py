@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['VIEWS', 'small_dtype', 'TokenSet', 'tokenise', 'n_views', 'view_batch', 'TokenShards', 'open_shards', 'write_shards',
-           'shards_of', 'tokens_of', 'TokenBatches']
+           'shards_of', 'tokens_of', 'step_views', 'TokenBatches']
 
 # %% ../../nbs/50_proposals.tokens.ipynb #9981ced3
 import hashlib, math, numpy as np, time, torch
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable,Iterable
-from fastcore.basics import store_attr
+from fastcore.basics import patch,store_attr
 from torch import Tensor
 from ..checks import check_choice,check_count
 from ..data import ImageSet,epoch_order,step_indices
@@ -162,6 +162,8 @@ class TokenShards:
 
     def __getitem__(self, at): # -> (b, L) int64
         i,v = (np.asarray(a) for a in at)
+        if len(i) and not 0<=i.min()<=i.max()<len(self):
+            raise IndexError(f'Images are numbered 0 to {len(self)-1}, not {i.min()} to {i.max()}.')
         out = np.empty((len(i), self.length), self.dtype)
         for k in np.unique(i//self.rows).tolist():
             here = i//self.rows==k
@@ -174,17 +176,24 @@ class TokenShards:
     @property
     def labels(self): return torch.from_numpy(self.map(self.n_shards)) # (N,) int32
 
-    def sized(self, k):
-        "Raises ValueError where file k is missing, cut short or too long."
-        p,want = self.path(k),math.prod(self._shape(k))*self._type(k).itemsize
-        if not p.is_file(): raise ValueError(f'{p} is missing: write the shards again.')
-        if p.stat().st_size!=want:
-            raise ValueError(f'{p} has {p.stat().st_size:,} bytes instead of {want:,}: delete it and write it again.')
+# %% ../../nbs/50_proposals.tokens.ipynb #ca360e50
+@patch
+def sized(self:TokenShards,
+    k:int, # number of the file
+):
+    "Raises ValueError where file k is missing, cut short or too long."
+    p,want = self.path(k),math.prod(self._shape(k))*self._type(k).itemsize
+    if not p.is_file(): raise ValueError(f'{p} is missing: write the shards again.')
+    if p.stat().st_size!=want:
+        raise ValueError(f'{p} has {p.stat().st_size:,} bytes instead of {want:,}: delete it and write it again.')
 
-    def view(self, v=0):
-        "One view of all images, in memory, as a TokenSet."
-        t = self[np.arange(len(self)),np.full(len(self), v)].view(-1, self.height, self.width)
-        return TokenSet(t, self.labels, self.n_codes, self.tokenizer, self.data)
+@patch
+def view(self:TokenShards,
+    v:int=0, # which view
+)->TokenSet:
+    "One view of all images, in memory, as a TokenSet."
+    t = self[np.arange(len(self)),np.full(len(self), v)].view(-1, self.height, self.width)
+    return TokenSet(t, self.labels, self.n_codes, self.tokenizer, self.data)
 
 # %% ../../nbs/50_proposals.tokens.ipynb #595dd0b6
 def open_shards(
@@ -211,7 +220,7 @@ def open_shards(
         if not whole(s.path(k), str(sum)): raise ValueError(f'{s.path(k)} is not what was written: write it again.')
     return s
 
-# %% ../../nbs/50_proposals.tokens.ipynb #69d3a002
+# %% ../../nbs/50_proposals.tokens.ipynb #75ea3ac4
 def _planned(folder, plan): # the shards to be, if the folder is empty or meant for the same
     path = folder/_PLAN
     if not path.exists(): save_json(path, plan)
@@ -220,6 +229,7 @@ def _planned(folder, plan): # the shards to be, if the folder is empty or meant 
         raise ValueError(f'{folder} holds shards of {k} {other.get(k)!r}, not {plan[k]!r}: take another folder.')
     return TokenShards(folder, plan)
 
+# %% ../../nbs/50_proposals.tokens.ipynb #69d3a002
 def write_shards(
     folder:str|Path,       # where the shards are kept
     encode_fn:Callable,    # u8 -> idx, from (b, 3, S, S) uint8 to (b, h, w) integer code indices
@@ -284,6 +294,20 @@ def tokens_of(
     "The tokens of a data set, one view of each image, in memory; written once, as by `shards_of`."
     return shards_of(tok, images, cache, batch_size=batch_size).view()
 
+# %% ../../nbs/50_proposals.tokens.ipynb #cf7c8928
+def step_views(
+    idx:np.ndarray, # (B,) which images the step reads
+    n:int,          # N, images
+    views:int,      # V, views of each
+    step:int,       # t, from 0
+    seed:int,       # of the run
+)->np.ndarray:      # (B,) int64
+    "In which view step t reads each of its images."
+    epoch = np.arange(step*len(idx), (step+1)*len(idx))//n
+    block,turn = epoch//views,(idx+epoch)%views
+    orders = {int(b):epoch_order(views, 7, seed, int(b)) for b in np.unique(block)}
+    return np.array([orders[b][t] for b,t in zip(block.tolist(), turn.tolist())])
+
 # %% ../../nbs/50_proposals.tokens.ipynb #785bb19e
 class TokenBatches:
     """Batches of tokens, each a pure function of (seed, step): `batches[step]`.
@@ -319,11 +343,8 @@ class TokenBatches:
         whole:bool=False, # of the whole batch rather than of this process's share
     )->Tensor:    # (batch_size/world,) int64 in which view each image of `order(step)` is read
         "Which views step number `step` reads."
-        v,i = self.n_views,self.order(step, whole=True).numpy()
-        e = np.arange(step*self.batch_size, (step+1)*self.batch_size)//len(self.tokens)
-        out = np.empty_like(i)
-        for b in np.unique(e//v): out[e//v==b] = epoch_order(v, 7, self.seed, int(b))[((i+e)%v)[e//v==b]]
-        return torch.from_numpy(out if whole else out[self.rank::self.world])
+        v = step_views(self.order(step, whole=True).numpy(), len(self.tokens), self.n_views, step, self.seed)
+        return torch.from_numpy(v if whole else v[self.rank::self.world])
 
     def __getitem__(self, step): # -> tokens (b, L) int64, labels (b,) int64
         i = self.order(step)
