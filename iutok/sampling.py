@@ -88,66 +88,69 @@ def guide(
 # %% ../nbs/60_sampling.ipynb #8eb820bf
 @torch.no_grad()
 def generate(
-    ar:AR,              # in eval mode
-    labels:Tensor,      # (B,) class indices
+    net:AR,             # a causal network in eval mode: AR, or another with its prefix, embed_tokens, run and scores
+    cond:Tensor,        # (B, ...) what it is conditioned on: class indices (B,)
     pick:Callable,      # (logits (B, K), position from 0) -> (B,) int64 tokens
     scale:float=1.,     # guidance; 1: off
     prefix:Tensor=None, # (B, P) tokens to start from
 )->Tensor:              # (B, L) int64 tokens
     "The loop over positions, with cached keys and values. Raises ValueError when logits are not finite."
     check_range('scale', scale)
-    double = 1 if scale==1 else 2
-    if double==2: labels = torch.cat([torch.full_like(labels, ar.null), labels])
-    z = [] if prefix is None else list(prefix.T)
-    ids = torch.stack([labels]+[(t+ar.n_cond).repeat(double) for t in z], 1)
-    w,dev = ar.embed.weight,ar.embed.weight.device
-    dtype = torch.get_autocast_dtype(dev.type) if dev.type!='cpu' and torch.is_autocast_enabled(dev.type) else w.dtype
-    cache = torch.empty(ar.layers, 2, len(labels), ar.heads, ar.length, ar.width//ar.heads, dtype=dtype, device=dev)
+    B,double = len(cond),1 if scale==1 else 2
+    if double==2: cond = torch.cat([net.null_like(cond), cond])
+    x = net.prefix(cond)
+    dev,known = x.device,0 if prefix is None else prefix.shape[1]
+    z = torch.empty(B, net.length, dtype=torch.long, device=dev)
+    if known:
+        z[:,:known] = prefix
+        x = torch.cat([x, net.embed_tokens(prefix).repeat(double, 1, 1)], 1)
+    dtype = torch.get_autocast_dtype(dev.type) if dev.type!='cpu' and torch.is_autocast_enabled(dev.type) else x.dtype
+    positions = net.n_prefix+net.length-1
+    cache = torch.empty(net.layers, 2, len(x), net.heads, positions, net.width//net.heads, dtype=dtype, device=dev)
     start = 0
-    while len(z)<ar.length:
-        logits = ar.scores(ar.features(ids, cache, start)[:,-1], ar.n_cond)
+    for j in range(known, net.length):
+        logits = net.scores(net.run(x, cache, start)[:,-1])
         if not logits.isfinite().all(): raise ValueError('The logits are not finite: did the training diverge?')
         if double==2: logits = guide(*logits.chunk(2), scale)
-        start += ids.shape[1]
-        z.append(pick(logits, len(z)))
-        ids = (z[-1]+ar.n_cond).repeat(double)[:,None]
-    return torch.stack(z, 1)
+        start += x.shape[1]
+        z[:,j] = pick(logits, j)
+        x = net.embed_tokens(z[:,j:j+1].repeat(double, 1))
+    return z
 
 # %% ../nbs/60_sampling.ipynb #1a1ceaf9
-# pick(logits, position, images): images is a slice of the labels
-def _batches(ar, labels, pick, scale, prefix, batch_size):
-    if scale!=1 and ar.null is None:
-        raise ValueError(f'Guidance with scale {scale} needs the null class: train the network with drop_label > 0, or '
-                         'use scale=1.')
+def _check_call(net, cond, scale, prefix, batch_size):
     check_range('scale', scale)
     check_count('batch_size', batch_size)
-    labels = torch.as_tensor(labels)
-    check_integers('labels', labels)
-    labels = labels.long()
-    if labels.ndim!=1 or not len(labels): raise ValueError(f'Want labels (B,) with B > 0, not {tuple(labels.shape)}.')
-    if labels.min()<0 or labels.max()>=ar.n_cond:
-        raise ValueError(f'labels must lie in [0, {ar.n_cond}), but span {int(labels.min())} to {int(labels.max())}.')
-    if prefix is not None and (prefix.ndim!=2 or len(prefix)!=len(labels) or prefix.shape[1]>=ar.length):
-        raise ValueError(f'Want prefix ({len(labels)}, P) with P < {ar.length}, not {tuple(prefix.shape)}.')
-    if prefix is not None:
-        check_integers('prefix', prefix)
-        if prefix.numel() and not 0<=int(prefix.min())<=int(prefix.max())<ar.n_codes:
-            raise ValueError(f'prefix must lie in [0, {ar.n_codes}), but spans {int(prefix.min())} to '
-                             f'{int(prefix.max())}.')
-    was,dev,out = ar.training,ar.embed.weight.device,[]
-    ar.eval()
+    net.check_cond(cond)
+    if not len(cond): raise ValueError(f'Want a condition for each image, B > 0 of them, not {tuple(cond.shape)}.')
+    if scale!=1: net.null_like(cond[:1])
+    if prefix is None: return
+    check_integers('prefix', prefix)
+    if prefix.ndim!=2 or len(prefix)!=len(cond) or prefix.shape[1]>=net.length:
+        raise ValueError(f'Want prefix ({len(cond)}, P) with P < {net.length}, not {tuple(prefix.shape)}.')
+    if prefix.numel() and not 0<=int(prefix.min())<=int(prefix.max())<net.n_codes:
+        raise ValueError(f'prefix must lie in [0, {net.n_codes}), but spans {int(prefix.min())} to '
+                         f'{int(prefix.max())}.')
+
+# pick(logits, position, images): images is a slice of the conditions
+def _batches(net, cond, pick, scale, prefix, batch_size):
+    _check_call(net, cond, scale, prefix, batch_size)
+    was,dev,out = net.training,next(net.parameters()).device,[]
+    net.eval()
     try:
-        for i in range(0, len(labels), batch_size):
+        for i in range(0, len(cond), batch_size):
             s = slice(i, i+batch_size)
             p = None if prefix is None else prefix[s].long().to(dev)
-            out.append(generate(ar, labels[s].to(dev), lambda logits,j: pick(logits, j, s), scale, p))
-    finally: ar.train(was)
+            c = cond[s].to(dev)
+            out.append(generate(net, c if c.is_floating_point() else c.long(), lambda logits,j: pick(logits, j, s),
+                                scale, p))
+    finally: net.train(was)
     return torch.cat(out).cpu()
 
 # %% ../nbs/60_sampling.ipynb #01aa2e0c
 def sample(
-    ar:AR,                # the network; its mode is put back afterwards
-    labels:Tensor,        # (B,) class indices; n_classes itself is the null class
+    net:AR,               # the network; its mode is put back afterwards
+    cond:Tensor,          # (B,) class indices, n_classes itself is the null class; or what the network takes instead
     *,
     temperature:float=1., # at least 1e-6
     top_k:int=0,          # 0: all (paper: 600)
@@ -158,21 +161,21 @@ def sample(
     first:int=0,          # number of the first image, e.g. where this process's share starts
     batch_size:int=250,   # images at a time
 )->Tensor:                # (B, L) int64 tokens in [0, K), on the CPU
-    """Draw one token sequence per label;
+    """Draw one token sequence per condition;
     raises ValueError for guidance without a null class and for values out of range."""
     _check_filter(temperature, top_k, top_p)
-    u = uniforms(len(labels), ar.length, seed, first).to(ar.embed.weight.device)
+    u = uniforms(len(cond), net.length, seed, first).to(next(net.parameters()).device)
     def pick(logits, j, s): return draw(filter_logits(logits, temperature, top_k, top_p), u[s,j])
-    return _batches(ar, labels, pick, scale, prefix, batch_size)
+    return _batches(net, cond, pick, scale, prefix, batch_size)
 
 # %% ../nbs/60_sampling.ipynb #c0b6107f
 def greedy(
-    ar:AR,              # the network
-    labels:Tensor,      # (B,) class indices
+    net:AR,             # the network
+    cond:Tensor,        # (B,) class indices, or what the network takes instead
     *,
     scale:float=1.,     # guidance, 1: off
     prefix:Tensor=None, # (B, P) first tokens, given
     batch_size:int=250, # images at a time
 )->Tensor:              # (B, L) int64 tokens
     "Take the most likely token each time. Raises as `sample` does."
-    return _batches(ar, labels, lambda logits,j,s: logits.argmax(-1), scale, prefix, batch_size)
+    return _batches(net, cond, lambda logits,j,s: logits.argmax(-1), scale, prefix, batch_size)

@@ -1,7 +1,7 @@
 "Sampling: the cache, the filters and the draws against slow or closed forms; guidance at its fixed points."
 import math
 import numpy as np
-import pytest, torch
+import pytest, torch, torch.nn.functional as F
 from hypothesis import given,settings,strategies as st
 from torch import nn
 from iutok.proposals.ar import AR
@@ -63,13 +63,13 @@ def test_guidance_at_0_and_1():
 @pytest.mark.parametrize('prefix', (0, 3))
 def test_both_halves_carry_the_same_tokens_and_null_comes_first(prefix, monkeypatch):
     ar,seen = random_ar().eval(),[]
-    features = ar.features
-    monkeypatch.setattr(ar, 'features', lambda ids, *a: seen.append(ids) or features(ids, *a))
+    run = ar.run
+    monkeypatch.setattr(ar, 'run', lambda x, *a: seen.append(x) or run(x, *a))
     z = sample(ar, LABELS, scale=2., prefix=torch.ones(24, prefix).long() if prefix else None)
-    ids = torch.cat(seen, 1)
-    assert ids.shape==(48, 9)                           # the class and all tokens but the last, each read once
-    assert (ids[:24,0]==ar.null).all() and torch.equal(ids[24:,0], LABELS)
-    assert torch.equal(ids[:24,1:], ids[24:,1:]) and torch.equal(ids[:24,1:]-ar.n_cond, z[:,:-1])
+    x = torch.cat(seen, 1)
+    assert x.shape==(48, 9, 24)                         # the class and all tokens but the last, each read once
+    want = lambda y: ar.embed(ar.sequence(z, y)[:,:-1])
+    assert torch.equal(x[:24], want(torch.full_like(LABELS, ar.null))) and torch.equal(x[24:], want(LABELS))
 
 def test_guidance_without_null_class_is_refused():
     with pytest.raises(ValueError, match='drop_label > 0'): sample(random_ar(drop_label=0), LABELS, scale=1.5)
@@ -105,8 +105,8 @@ def test_second_token_depends_on_the_first_as_the_network_says():
 def test_class_ids_are_never_sampled():
     ar = random_ar()
     with torch.no_grad(): ar.head.weight[:ar.n_cond] *= 100  # classes would win almost every draw
-    seq = ar.sequence(torch.zeros(24, 9).long(), LABELS)[:,:-1]
-    assert (ar.scores(ar.features(seq)).argmax(-1)<ar.n_cond).float().mean()>.8
+    x = ar.run(ar.embed(ar.sequence(torch.zeros(24, 9).long(), LABELS)[:,:-1]))
+    assert (F.linear(x, ar.output).argmax(-1)<ar.n_cond).float().mean()>.8
     for z in (sample(ar, LABELS), sample(ar, LABELS, scale=2., top_p=.5), greedy(ar, LABELS)):
         assert z.dtype==torch.int64 and z.shape==(24, 9) and 0<=z.min() and z.max()<13
 
