@@ -9,6 +9,7 @@ the outputs of both sides are compared at full size, and the way back must load 
 versions and keeps their outputs in tests/data/peers.npz, which test_convert.py and test_nar.py use where the clones
 are not at hand. """
 import argparse,importlib,json,sys,types,zlib
+from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from torch import nn
@@ -104,7 +105,9 @@ def mage(folder, side=16, n_codes=1024, name=None, **sizes):
     stub('taming.models.vqgan', VQModel=tokenizer)
     stub('omegaconf', OmegaConf=types.SimpleNamespace(load=lambda _: config))
     m = importlib.import_module('models_mage')
-    net = (getattr(m, name) if name else m.MaskedGenerativeEncoderViT)(img_size=16*side, **sizes)
+    norm = partial(nn.LayerNorm, eps=1e-6) # as theirs with a name
+    net = (getattr(m, name)(img_size=16*side) if name else
+           m.MaskedGenerativeEncoderViT(img_size=16*side, norm_layer=norm, **sizes))
     net.token_emb = m.BertEmbeddings(n_codes+1001, net.pos_embed.shape[2], side*side+1)
     net.mask_ratio_generator = types.SimpleNamespace(rvs=lambda n: [.8])
     load(net).token_emb.position_ids.copy_(torch.arange(side*side+1)) # a buffer that `fill` cannot know

@@ -254,8 +254,10 @@ def size_of(size, k, drop=.1):
     with torch.device('meta'):
         return sum(p.numel() for p in NAR(k, 1000, 256, drop_label=drop, **NAR_SIZES[size]).parameters())
 
-COUNTS = dict(nar_small=(551_232, 1_927_488), nar_large=(1_231_616, 3_066_624), maskgit=(0, 0), mage_base=(0, 0),
-              mage_large=(0, 0))
+COUNTS = dict( # at K = 1024 and 8192
+    nar_small=(649_920, 2_026_176), nar_large=(1_227_264, 3_062_272), maskgit=(171_863_808, 177_368_832),
+    mage_base=(144_897_514, 150_409_706), mage_large=(407_789_546, 415_136_746))
+
 @pytest.mark.parametrize('size', NAR_SIZES)
 def test_parameter_counts(size): assert (size_of(size, 1024), size_of(size, 8192))==COUNTS[size]
 

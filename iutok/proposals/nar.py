@@ -14,7 +14,7 @@ import torch, torch.nn.functional as F
 from fastcore.basics import patch,store_attr
 from torch import Tensor,nn
 from ..checks import check_choice,check_count,check_integers,check_range,check_seed
-from .ar import AR_SIZES,Layer
+from .ar import AR,AR_SIZES,Layer,_check_ids
 
 # %% ../../nbs/52_proposals.nar.ipynb #207be3ec
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ FORMS = 'maskgit','mage'
 class NAR(nn.Module):
     "Fills masked tokens, all at once; raises ValueError for sizes that do not fit together."
     n_prefix = 1 # positions in front of the tokens: the class
+    check_cond,null_like,drop = AR.check_cond,AR.null_like,AR.drop
     def __init__(self,
         n_codes:int,             # K, codebook size
         n_classes:int,           # classes; their ids are 0 to n_classes-1
@@ -159,8 +160,9 @@ class NAR(nn.Module):
         if mage and arch is not None: raise ValueError('arch is for the form maskgit: mage has layers of its own.')
         if not mage and (decoder_layers, decoder_heads)!=(None, None):
             raise ValueError('decoder_layers and decoder_heads are for the form mage: maskgit has no decoder.')
-        if mage: decoder_layers,decoder_heads = decoder_layers or 8,decoder_heads or heads
-        else: arch = check_choice('arch', arch or 'llama', ('llama', 'gpt2'))
+        if mage and decoder_layers is None: decoder_layers = 8
+        if mage and decoder_heads is None: decoder_heads = heads
+        if not mage: arch = check_choice('arch', 'llama' if arch is None else arch, ('llama', 'gpt2'))
         if mlp is None: mlp = int(2.75*width) if arch=='llama' else 4*width
         if dropout is None: dropout = 0. if arch=='llama' else .1
         if mask_rate is None: mask_rate = 'truncnorm' if mage else 'arccos'
@@ -178,6 +180,8 @@ class NAR(nn.Module):
 def check_sizes(self:NAR):
     "Raise a ValueError for arguments that do not fit together."
     for k in 'n_codes n_classes length layers width heads mlp'.split(): check_count(k, getattr(self, k))
+    decoder = () if self.form=='maskgit' else ('decoder_layers', 'decoder_heads')
+    for k in decoder: check_count(k, getattr(self, k))
     for h in (self.heads, self.decoder_heads or 1):
         if self.width%h: raise ValueError(f'{h} heads do not fit a width of {self.width}: width/heads must be whole.')
     for k in ('drop_label', 'dropout', 'smoothing'): check_range(k, getattr(self, k), 0, 1, open_high=True)
@@ -207,33 +211,6 @@ def config(self:NAR)->dict: # JSON values
 
 # %% ../../nbs/52_proposals.nar.ipynb #c2d61e73
 @patch
-def check_cond(self:NAR,
-    cond:Tensor, # (B,) class indices in [0, n_cond)
-):
-    "Raise a ValueError for labels of a wrong shape and, on the CPU, out of range."
-    check_integers('cond', cond)
-    if cond.ndim!=1: raise ValueError(f'cond must be one class per image, (B,), not {tuple(cond.shape)}.')
-    if cond.device.type=='cpu' and type(cond) is Tensor and len(cond): # on a GPU looking means waiting
-        lo,hi = int(cond.min()),int(cond.max())
-        if lo<0 or hi>=self.n_cond: raise ValueError(f'cond must lie in [0, {self.n_cond}), but spans {lo} to {hi}.')
-
-@patch
-def null_like(self:NAR,
-    cond:Tensor, # (B,) class indices
-)->Tensor:       # (B,) the null class
-    "What stands for no condition; raises ValueError if training never dropped one."
-    if self.null is None: raise ValueError('This network has no null class: train it with drop_label > 0.')
-    return torch.full_like(cond, self.null)
-
-@patch
-def drop(self:NAR,
-    cond:Tensor, # (B,) class indices
-)->Tensor:       # (B,) a copy in which some are the null class
-    "Replace conditions by the null class with probability `drop_label`, drawn from torch's generator."
-    if self.null is None: return cond
-    return torch.where(torch.rand(len(cond), device=cond.device)<self.drop_label, self.null, cond)
-
-@patch
 def prefix(self:NAR,
     cond:Tensor, # (B,) class indices
 )->Tensor:       # (B, n_prefix, width)
@@ -252,9 +229,7 @@ def check_tokens(self:NAR,
     if tokens.ndim!=2 or tokens.shape[1]!=self.length or len(cond)!=len(tokens):
         raise ValueError(f'Want tokens (B, {self.length}) and a condition for each of them, not {tuple(tokens.shape)} '
                          f'and {tuple(cond.shape)}.')
-    if tokens.device.type=='cpu' and type(tokens) is Tensor and len(tokens):
-        lo,hi = int(tokens.min()),int(tokens.max())
-        if lo<0 or hi>most: raise ValueError(f'tokens must lie in [0, {most+1}), but span {lo} to {hi}.')
+    _check_ids('tokens', tokens, most+1)
     self.check_cond(cond)
 
 @patch
@@ -331,6 +306,7 @@ def masked_nats(
     if not len(tokens): raise ValueError('masked_nats needs at least one image.')
     if not len(rates): raise ValueError('masked_nats needs at least one rate.')
     for r in rates: check_range('rates', r, 0, 1, open_low=True)
+    check_count('batch_size', batch_size)
     tokens = tokens.flatten(1).long()
     ranks = random_ranks(*tokens.shape, generator=torch.Generator().manual_seed(check_seed(seed)))
     was,dev,sums = net.training,next(net.parameters()).device,{}
