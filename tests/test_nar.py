@@ -91,7 +91,7 @@ def test_an_order_is_a_permutation_and_every_place_is_as_likely():
     ranks = random_ranks(4000, 6, generator=torch.Generator().manual_seed(0))
     assert ranks.sort(1).values.equal(torch.arange(6).expand(4000, 6))
     times = F.one_hot(ranks, 6).sum(0)
-    assert ((times-4000/6)**2/(4000/6)).sum()<60 # chi-square, 25 degrees of freedom: far beyond the 99.9 % point of 52.6
+    assert ((times-4000/6)**2/(4000/6)).sum()<60 # about chi-square of 25 degrees of freedom, of which 52.6 is 99.9 %
 
 @kinds
 def test_every_image_draws_its_own_rate(kw):

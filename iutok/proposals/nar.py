@@ -243,6 +243,7 @@ def features(self:NAR,
     masked,dropped = (None if m is None else F.pad(m, (self.n_prefix, 0)) for m in (tokens==self.mask_id, dropped))
     return self.body(x, masked, dropped)[:,self.n_prefix:]
 
+# %% ../../nbs/52_proposals.nar.ipynb #8c610bfa
 @patch
 def scores(self:NAR,
     x:Tensor, # (..., width) features
