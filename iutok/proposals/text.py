@@ -43,7 +43,8 @@ class T2I(nn.Module):
         nn.Module.__init__(self)
         if mlp is None: mlp = int(2.75*width)
         store_attr()
-        for k in 'n_codes length text_width text_tokens layers width heads mlp'.split(): check_count(k, getattr(self, k))
+        for k in 'n_codes length text_width text_tokens layers width heads mlp'.split():
+            check_count(k, getattr(self, k))
         if width%heads or width//heads%2:
             raise ValueError(f'{heads} heads do not fit a width of {width}: width/heads must be whole and even.')
         check_range('drop_caption', drop_caption, 0, 1, open_high=True)
@@ -54,12 +55,14 @@ class T2I(nn.Module):
         for m in (self.caption[0], self.caption[2]): nn.init.normal_(m.weight, std=.02)
         self.make_body()
 
-    def config(self): # -> dict of JSON values
-        "The constructor's arguments: `T2I(**net.config())` has the same shape."
-        keys = 'kind n_codes length text_width text_tokens layers width heads mlp drop_caption tower'
-        return {k:getattr(self, k) for k in keys.split()}
 
 # %% ../../nbs/53_proposals.text.ipynb #a7c7aaf2
+@patch
+def config(self:T2I)->dict: # JSON values
+    "The constructor's arguments: `T2I(**net.config())` has the same shape."
+    keys = 'kind n_codes length text_width text_tokens layers width heads mlp drop_caption tower'
+    return {k:getattr(self, k) for k in keys.split()}
+
 @patch
 def check_cond(self:T2I,
     cond:Tensor, # should be (B, T, C) features
@@ -89,6 +92,8 @@ def drop(self:T2I,
     if not self.drop_caption: return cond
     return cond*(torch.rand(len(cond), 1, 1, device=cond.device)>=self.drop_caption)
 
+
+# %% ../../nbs/53_proposals.text.ipynb #5d9f5f38
 @patch
 def prefix(self:T2I,
     cond:Tensor, # (B, T, C)
