@@ -176,11 +176,11 @@ def test_attention_equals_the_slow_form(l, s):
 @pytest.mark.parametrize('arch', ARCHS)
 def test_pieces_through_a_cache_equal_the_whole(arch):
     ar = small(arch).eval()
-    ids = ar.sequence(*batch(ar))[:,:-1]
+    x = ar.embed(ar.sequence(*batch(ar))[:,:-1])
     cache = torch.full((2, 2, 5, 3, 9, 8), math.nan)  # nothing unwritten may be read
     with torch.no_grad():
-        parts = [ar.features(ids[:,a:b], cache, a) for a,b in ((0, 4), (4, 5), (5, 8), (8, 9))]
-        torch.testing.assert_close(torch.cat(parts, 1), ar.features(ids))
+        parts = [ar.run(x[:,a:b], cache, a) for a,b in ((0, 4), (4, 5), (5, 8), (8, 9))]
+        torch.testing.assert_close(torch.cat(parts, 1), ar.run(x))
 
 def test_llama_starts_at_ln_v():
     ar = small(head=False)
@@ -199,10 +199,12 @@ def test_gpt2_init():
 def test_loss_is_cross_entropy_over_the_vocabulary(arch):
     ar = small(arch).eval()
     t,y = batch(ar)
-    full = F.log_softmax(ar.scores(ar.features(ar.sequence(t, y)[:,:-1])).double(), -1)
+    x = ar.run(ar.embed(ar.sequence(t, y)[:,:-1]))
+    full = F.log_softmax(F.linear(x, ar.output).double(), -1)
     by_hand = -sum(full[b,i,t[b,i]+5] for b in range(5) for i in range(9))/45
     assert ar.loss(t, y).item()==pytest.approx(by_hand.item(), abs=1e-5)
-    assert torch.equal(ar.logits(t, y), ar.scores(ar.features(ar.sequence(t, y)[:,:-1]))[...,5:])
+    assert torch.equal(ar.logits(t, y), ar.scores(x)) and ar.scores(x).shape[-1]==13
+    torch.testing.assert_close(ar.scores(x), F.linear(x, ar.output)[...,5:])
     # class ids take a share
     assert ar.loss(t, y).item()>F.cross_entropy(ar.logits(t, y).flatten(0, 1), t.flatten()).item()
 

@@ -82,12 +82,12 @@ DOORS = [
      dict(u=(torch.tensor([.5, NAN]), torch.tensor([-1., .5]), torch.tensor([.5, 1.5]), torch.rand(3)),
           logits=(logits*NAN, logits[0]))),
     (guide, dict(null=logits, cond=logits, scale=1.), dict(scale=(NAN, INF, True, '1'))),
-    (lambda **kw: sample(lazy.ar, **kw), dict(labels=two),
+    (lambda **kw: sample(lazy.ar, **kw), dict(cond=two),
      dict(temperature=(0, 1e-38, NAN, INF), top_k=FROM_0, top_p=(0, 1.1, NAN), scale=(NAN, INF), seed=SEED,
           first=FROM_0, batch_size=COUNT,
-        labels=(two.float(), two>0, two+9, two-1),
+          cond=(two.float(), two>0, two+9, two-1),
           prefix=(two[:,None]-1, two[:,None]+8, two[:,None]/2, two[:,None]>0))),
-    (lambda **kw: greedy(lazy.ar, **kw), dict(labels=two),
+    (lambda **kw: greedy(lazy.ar, **kw), dict(cond=two),
      dict(scale=(NAN, INF), batch_size=COUNT, prefix=(two[:,None]-1,))),
     (lambda **kw: generate(lazy.ar.eval(), two, lambda l,j: l.argmax(-1), **kw), {}, dict(scale=(NAN, INF))),
     (image_grid, dict(x=images), dict(cols=COUNT, scale=COUNT, gap=FROM_0)),
@@ -131,7 +131,7 @@ DOORS = [
 ]
 SAYS = {'idx':'idx|ids', 'K':'K', 'prefix':'prefix', 'rows':'rows', 'anchor':'anchor', 'logits':'logits',
         'decay':'decay|ema', 'columns':'columns', 'levels':'levels|FSQ_LEVELS', 'stages':'[Ss]tages',
-        'n_codes':'n_codes', 'labels':'labels?', 'how':'how'}
+        'n_codes':'n_codes', 'labels':'labels?', 'cond':'labels', 'how':'how'}
 CALLS = [(f, sound, name, v) for f,sound,bad in DOORS for name,values in bad.items() for v in values]
 
 def short(v): return str(tuple(v.shape)) if torch.is_tensor(v) else repr(v)

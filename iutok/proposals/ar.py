@@ -12,6 +12,7 @@ import torch, torch.nn.functional as F
 from einops import rearrange
 from fastcore.basics import patch,store_attr
 from torch import Tensor,nn
+from ..checks import check_integers
 from ..files import atomic,find_path,load_json,save_json,short_path
 from ..tokenizers import Tokenizer
 
@@ -26,7 +27,7 @@ def attend(
     "Attention; causal, query i (from 0) of l sees the first s-l+i+1 positions."
     l,s = q.shape[2],k.shape[2]
     mask = None if l in (1, s) or not causal else torch.ones(l, s, dtype=torch.bool, device=q.device).tril(s-l)
-    dtype = torch.float32 if q.device.type=='cpu' else v.dtype
+    dtype = torch.float32 if q.device.type=='cpu' and torch.is_grad_enabled() else v.dtype
     with torch.autocast('cpu', enabled=False):
         return F.scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype), mask, dropout_p=dropout,
                                               is_causal=causal and l==s)
@@ -124,6 +125,7 @@ class Layer(nn.Module):
 # %% ../../nbs/51_proposals.ar.ipynb #62762a36
 class AR(nn.Module):
     "Next-token prediction on class-to-image sequences; raises ValueError for sizes that do not fit together."
+    n_prefix = 1 # positions in front of the tokens: the class
     def __init__(self,
         n_codes:int,         # K, codebook size
         n_classes:int,       # classes; their ids are 0 to n_classes-1
@@ -178,64 +180,91 @@ class AR(nn.Module):
         keys = 'n_codes n_classes length layers width heads mlp arch drop_label dropout positions'
         return {k:getattr(self, k) for k in keys.split()}
 
-    def features(self, ids, cache=None, start=0): # (B, l) ids at positions start, start+1, ... -> (B, l, width)
-        stop = start+ids.shape[1]
-        x,rope = self.embed(ids),None
+    @property
+    def output(self): # (V, width), the matrix that gives the logits
+        return (self.embed if self.head is None else self.head).weight
+
+    def prefix(self, cond): return self.embed(cond)[:,None] # (B,) classes -> (B, n_prefix, width)
+    def embed_tokens(self, tokens): return self.embed(tokens+self.n_cond) # (B, l) codes -> (B, l, width)
+
+    def run(self, x, cache=None, start=0): # (B, l, width) at positions start, start+1, ... -> (B, l, width)
+        stop,rope = start+x.shape[1],None
         if self.pos is None: rope = self.cos[start:stop],self.sin[start:stop]
         else: x = F.dropout(x+self.pos.weight[start:stop], self.dropout, self.training)
         for i,block in enumerate(self.blocks): x = block(x, rope, None if cache is None else cache[i], start)
         return self.norm(x)
 
-    def scores(self, x, first=0): # (..., width) -> (..., V-first) float32 logits of ids first to V-1
-        return F.linear(x, (self.embed if self.head is None else self.head).weight[first:]).float()
+    def scores(self, x): # (..., width) -> (..., K) float32 logits of the codes
+        return F.linear(x, self.output[self.n_cond:]).float()
 
 # %% ../../nbs/51_proposals.ar.ipynb #1c3ece49
 @patch
+def check_cond(self:AR,
+    cond:Tensor, # should be (B,) class indices in [0, N_c)
+):
+    "Raises ValueError for a wrong shape, and on the CPU for a class that there is not; TypeError for other types."
+    check_integers('labels', cond)
+    if cond.ndim!=1: raise ValueError(f'Want labels (B,), not {tuple(cond.shape)}.')
+    _check_ids('labels', cond, self.n_cond)
+
+def _check_ids(name, ids, n): # on a GPU looking means waiting; a fake tensor holds nothing
+    if ids.device.type!='cpu' or type(ids) is not Tensor or not ids.numel(): return
+    lo,hi = int(ids.min()),int(ids.max())
+    if lo<0 or hi>=n: raise ValueError(f'{name} must lie in [0, {n}), but span {lo} to {hi}.')
+
+@patch
 def sequence(self:AR,
     tokens:Tensor, # (B, L) code indices in [0, K)
-    labels:Tensor, # (B,) class indices in [0, N_c)
+    cond:Tensor,   # (B,) class indices in [0, N_c)
 )->Tensor:         # (B, 1+L) int64 ids in the shared vocabulary
     """Class first, codes shifted behind the classes;
     raises ValueError on wrong shapes, and on the CPU on ids out of range."""
-    if tokens.ndim!=2 or tokens.shape[1]!=self.length or labels.shape!=tokens.shape[:1]:
+    if tokens.ndim!=2 or tokens.shape[1]!=self.length or cond.shape!=tokens.shape[:1]:
         raise ValueError(f'Want tokens (B, {self.length}) and labels (B,), not {tuple(tokens.shape)} and '
-                         f'{tuple(labels.shape)}.')
-    # on a GPU looking means waiting; a fake tensor holds nothing
-    if tokens.device.type=='cpu' and type(tokens) is Tensor and len(tokens):
-        for name,t,n in (('tokens', tokens, self.n_codes), ('labels', labels, self.n_cond)):
-            lo,hi = int(t.min()),int(t.max())
-            if lo<0 or hi>=n: raise ValueError(f'{name} must lie in [0, {n}), but span {lo} to {hi}.')
-    return torch.cat([labels.long()[:,None], tokens.long()+self.n_cond], 1)
+                         f'{tuple(cond.shape)}.')
+    _check_ids('tokens', tokens, self.n_codes)
+    _check_ids('labels', cond, self.n_cond)
+    return torch.cat([cond.long()[:,None], tokens.long()+self.n_cond], 1)
 
 @patch
 def logits(self:AR,
     tokens:Tensor, # (B, L) code indices
-    labels:Tensor, # (B,) class indices
+    cond:Tensor,   # (B,) class indices
 )->Tensor:         # (B, L, K) float32; row i sees the class and the tokens before i
     "Logits of the codes for every position, the true tokens given. Raises as `sequence` does."
-    return self.scores(self.features(self.sequence(tokens, labels)[:,:-1]), self.n_cond)
+    return self.scores(self.run(self.embed(self.sequence(tokens, cond)[:,:-1])))
 
 # %% ../../nbs/51_proposals.ar.ipynb #4aede35f
 @patch
+def null_like(self:AR,
+    cond:Tensor, # (B,) class indices
+)->Tensor:       # (B,) the null class
+    "The condition that says nothing. Raises ValueError where the network was trained without."
+    if self.null is None:
+        raise ValueError('This network has no null class, which guidance needs: train it with drop_label > 0.')
+    return torch.full_like(cond, self.null)
+
+@patch
 def drop(self:AR,
-    labels:Tensor, # (B,) class indices
-)->Tensor:         # (B,) a copy in which some are the null class
+    cond:Tensor, # (B,) class indices
+)->Tensor:       # (B,) a copy in which some are the null class
     "Replace labels by the null class with probability `drop_label`, drawn from torch's generator."
-    if self.null is None: return labels
-    return torch.where(torch.rand(labels.shape, device=labels.device)<self.drop_label, self.null, labels)
+    if self.null is None: return cond
+    return torch.where(torch.rand(cond.shape, device=cond.device)<self.drop_label, self.null, cond)
 
 @patch
 def loss(self:AR,
     tokens:Tensor, # (B, L) code indices in [0, K)
-    labels:Tensor, # (B,) class indices in [0, N_c)
+    cond:Tensor,   # (B,) class indices in [0, N_c)
 )->Tensor:         # () mean cross-entropy, nats per token
     "Cross-entropy over the whole vocabulary; drops labels in training mode. Raises as `sequence` does."
-    seq = self.sequence(tokens, self.drop(labels) if self.training else labels)
-    return F.cross_entropy(self.scores(self.features(seq[:,:-1])).flatten(0, 1), seq[:,1:].flatten())
+    seq = self.sequence(tokens, self.drop(cond) if self.training else cond)
+    x = self.run(self.embed(seq[:,:-1]))
+    return F.cross_entropy(F.linear(x, self.output).float().flatten(0, 1), seq[:,1:].flatten())
 
 @patch
-def forward(self:AR, tokens, labels): # the loss, so that accelerate and DistributedDataParallel can wrap the network
-    return self.loss(tokens, labels)
+def forward(self:AR, tokens, cond): # the loss, so that accelerate and DistributedDataParallel can wrap the network
+    return self.loss(tokens, cond)
 
 # %% ../../nbs/51_proposals.ar.ipynb #c55d4648
 @torch.no_grad()
