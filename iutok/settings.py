@@ -450,6 +450,19 @@ for profile,sizes in dict(mini={}, smoke=SMOKE, quick=QUICK).items():
         if 'ars' in row: row |= dict(ars=[a.replace('runs/', 'runs/emoji-') for a in row['ars']])
         RECIPES[f'emoji-{profile}-{kind}'] = row
 
+# %% ../nbs/39_settings.ipynb #460e134f
+PARAMETERS |= dict(
+    network = P('str', "folder of a finished train_ar, train_nar or train_t2i run"),
+    prompts = P('list', "sentences, for a network that was trained on captions; []: some of the held-out ones", texts),
+    n       = P('int', "images per class or sentence", count(1, 64)))
+RECIPES |= {f'{p}-sample': dict(
+    notebook='sample', profile=p, network=f'runs/{p}/vqgan-s0-ar-small-s0', prompts=[], n=2 if p=='smoke' else 8,
+    scale=1., seed=0, name='{network_name}-samples') for p in ('smoke', 'quick', 'mini')}
+PAPER_ROWS |= dict(sample='paper-sample')
+RECIPES |= {'paper-sample': RECIPES['mini-sample'] | dict(
+    profile='paper', network='runs/paper/vqgan-8192-dd2-s3407-ar-llama_medium-s3407', scale=1.75)}
+
+
 # %% ../nbs/39_settings.ipynb #1a4cbe01
 def as_name(v): # a value as part of a folder's name
     if not isinstance(v, str) or not re.search(r'[/\\:]', v): return v
@@ -618,7 +631,7 @@ def resolve(
     return params
 
 # %% ../nbs/39_settings.ipynb #7bb4abcf
-PATHS = ('tokenizer', 'ars', 'nars', 'rows', 'data_root', 'teacher_weights', 'run_root')
+PATHS = ('tokenizer', 'ars', 'nars', 'network', 'rows', 'data_root', 'teacher_weights', 'run_root')
 
 def anchored(
     given:dict, # parameters somebody asked for
@@ -642,7 +655,7 @@ def check_places(
     there = next(p for p in (folder, *folder.parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(f'run_root: {there} cannot be written to; name another folder with run_root=PATH.')
-    for k in ('tokenizer', 'ars', 'nars', 'rows'):
+    for k in ('tokenizer', 'ars', 'nars', 'network', 'rows'):
         for v in [params[k]] if isinstance(params.get(k), str) else params.get(k) or []:
             p = next((q for q in (here(v), project_root()/v) if q.exists()), None)
             if p is None:
