@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RECIPES', 'KINDS', 'FILE', 'FORMAT', 'load_proposal', 'AR', 'NAR']
 
-# %% ../../nbs/62_proposals.__init__.ipynb #44576e4e
+# %% ../../nbs/62_proposals.__init__.ipynb #8ead23e3
 import json
 from pathlib import Path
 import torch
@@ -16,16 +16,16 @@ from .ar import AR,AR_SIZES
 from .nar import NAR,NAR_SIZES
 from ..tokenizers import Tokenizer
 
-# %% ../../nbs/62_proposals.__init__.ipynb #80df7d42
+# %% ../../nbs/62_proposals.__init__.ipynb #aef4cfd1
 _all_ = ['AR', 'NAR']
 
-# %% ../../nbs/62_proposals.__init__.ipynb #ce11e645
+# %% ../../nbs/62_proposals.__init__.ipynb #e187daf6
 RECIPES = { # name -> class, arguments of it; n_codes, n_classes and length come from tokenizer and data
     **{k:(AR, v) for k,v in AR_SIZES.items()},
     **{k:(NAR, v) for k,v in NAR_SIZES.items()}}
 KINDS = {c.__name__:c for c in (AR, NAR)}
 
-# %% ../../nbs/62_proposals.__init__.ipynb #02c61f66
+# %% ../../nbs/62_proposals.__init__.ipynb #07ceee82
 @patch
 def sample(self:(AR, NAR),
     cond:Tensor,    # what is asked for, a row per image: classes (B,)
@@ -40,7 +40,7 @@ def sample(self:(AR, NAR),
         from iutok.sampling import sample as draw
     return draw(self, cond, scale=scale, seed=seed, **how)
 
-# %% ../../nbs/62_proposals.__init__.ipynb #bc89845b
+# %% ../../nbs/62_proposals.__init__.ipynb #6b8c0839
 FILE,FORMAT = 'proposal.safetensors','iutok proposal 1'
 
 @patch
@@ -57,7 +57,7 @@ def save(self:(AR, NAR),
 
 def _hash(weights): return fingerprint(sorted(weights), *[weights[k] for k in sorted(weights)])
 
-# %% ../../nbs/62_proposals.__init__.ipynb #9128cedb
+# %% ../../nbs/62_proposals.__init__.ipynb #bf9c2e46
 _HEADER = dict(format=str, kind=str, config=dict, tokenizer=str, weights=str)
 
 def _read(path): # -> what the header says, name -> shape
@@ -86,7 +86,7 @@ def _fits(said, shapes): # would this network have these tensors?
     tables = sum(b.numel() for b in net.buffers()) # computed, not read
     return {k:tuple(v.shape) for k,v in net.state_dict().items()}==shapes and tables<=max(held, 2**20)
 
-# %% ../../nbs/62_proposals.__init__.ipynb #d8e0ee38
+# %% ../../nbs/62_proposals.__init__.ipynb #0245be62
 def load_proposal(
     folder:str|Path,          # a finished run, or any folder that `save` wrote
     tokenizer:Tokenizer=None, # whose codes it must predict; None: any
