@@ -2,6 +2,7 @@
 import json, math
 from copy import deepcopy
 from importlib.util import find_spec
+from types import SimpleNamespace
 import pytest, torch, torch.nn.functional as F
 from torch import nn
 from iutok.proposals.ar import AR, AR_SIZES, ppl
@@ -408,3 +409,18 @@ def test_the_names_of_the_settings_are_those_of_the_library():
 def test_bad_settings(word, message):
     with pytest.raises(ValueError) as e: ask(word)
     assert message in str(e.value)
+
+@both
+def test_it_is_kept_and_loaded_as_any_proposal_network(kind, tmp_path):
+    from iutok.proposals import load_proposal
+    tok = SimpleNamespace(fingerprint=lambda encoding_only: 'codes')
+    net = small(kind, tower='letters-1')
+    t,c = batch(net)
+    net.save(tmp_path, tok)
+    again = load_proposal(tmp_path, tok)
+    assert type(again) is type(net) and logits(again, t, c).equal(logits(net, t, c))
+    how = dict(scale=2., seed=1) | (dict(steps=4) if kind=='nar' else {})
+    z = again.sample(again.condition(words_tower(), ['ab', '']), **how)
+    assert z.shape==(2, 9) and z[:1].equal(net.sample(net.condition(words_tower(), ['ab']), **how))
+    with pytest.raises(ValueError, match='another tokenizer'):
+        load_proposal(tmp_path, SimpleNamespace(fingerprint=lambda encoding_only: 'others'))
