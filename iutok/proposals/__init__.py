@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RECIPES', 'KINDS', 'FILE', 'FORMAT', 'load_proposal', 'AR', 'NAR', 'T2I']
 
-# %% ../../nbs/62_proposals.__init__.ipynb #8ead23e3
+# %% ../../nbs/62_proposals.__init__.ipynb #5d350c84
 import json
 from pathlib import Path
 import torch
@@ -14,22 +14,23 @@ from torch import Tensor
 from ..files import atomic,find_path,fingerprint,short_path
 from .ar import AR,AR_SIZES
 from .nar import NAR,NAR_SIZES
-from .text import CausalT2I,MaskedT2I,T2I
+from .text import T2I,T2I_SIZES
 from ..tokenizers import Tokenizer
 
-# %% ../../nbs/62_proposals.__init__.ipynb #aef4cfd1
+# %% ../../nbs/62_proposals.__init__.ipynb #ea3793c1
 _all_ = ['AR', 'NAR', 'T2I']
 
-# %% ../../nbs/62_proposals.__init__.ipynb #e187daf6
-RECIPES = { # name -> class, arguments of it; n_codes, n_classes and length come from tokenizer and data
+# %% ../../nbs/62_proposals.__init__.ipynb #fb8462cd
+RECIPES = { # name -> class, arguments of it; the others come from the tokenizer and the data
     **{k:(AR, v) for k,v in AR_SIZES.items()},
-    **{k:(NAR, v) for k,v in NAR_SIZES.items()}}
-KINDS = {c.__name__:c for c in (AR, NAR, CausalT2I, MaskedT2I)}
+    **{k:(NAR, v) for k,v in NAR_SIZES.items()},
+    **{f't2i_{k}':(T2I, v) for k,v in T2I_SIZES.items()}}
+KINDS = {c.__name__:c for c in (T2I, AR, NAR)} # a network for captions is an AR or a NAR too
 
-# %% ../../nbs/62_proposals.__init__.ipynb #07ceee82
+# %% ../../nbs/62_proposals.__init__.ipynb #ec49e008
 @patch
 def sample(self:(AR, NAR),
-    cond:Tensor,    # what is asked for, a row per image: classes (B,)
+    cond:Tensor,    # what is asked for, a row per image: classes (B,) or features of captions
     scale:float=1., # guidance, 1: off, 0: as if nothing had been asked for
     seed:int=0,     # image i depends on (seed, i), not on the batch
     **how,          # more of `iutok.sampling.sample`, or of `iutok.decoding.fill` for a masked network
@@ -41,7 +42,7 @@ def sample(self:(AR, NAR),
         from iutok.sampling import sample as draw
     return draw(self, cond, scale=scale, seed=seed, **how)
 
-# %% ../../nbs/62_proposals.__init__.ipynb #6b8c0839
+# %% ../../nbs/62_proposals.__init__.ipynb #1594d49e
 FILE,FORMAT = 'proposal.safetensors','iutok proposal 1'
 
 @patch
@@ -52,13 +53,14 @@ def save(self:(AR, NAR),
     "Write proposal.safetensors, atomically: the weights, and in its header all that is needed to use them."
     from safetensors.torch import save_file
     weights = {k:v.detach().cpu().contiguous() for k,v in self.state_dict().items()}
-    said = dict(format=FORMAT, kind=type(self).__name__, config=self.config(),
+    kind = next(k for k,c in KINDS.items() if isinstance(self, c))
+    said = dict(format=FORMAT, kind=kind, config=self.config(),
                 tokenizer=tokenizer.fingerprint(encoding_only=True), weights=_hash(weights))
     return atomic(Path(folder)/FILE, lambda p: save_file(weights, p, dict(proposal=json.dumps(said))))
 
 def _hash(weights): return fingerprint(sorted(weights), *[weights[k] for k in sorted(weights)])
 
-# %% ../../nbs/62_proposals.__init__.ipynb #bf9c2e46
+# %% ../../nbs/62_proposals.__init__.ipynb #fabbfb87
 _HEADER = dict(format=str, kind=str, config=dict, tokenizer=str, weights=str)
 
 def _read(path): # -> what the header says, name -> shape
@@ -87,11 +89,11 @@ def _fits(said, shapes): # would this network have these tensors?
     tables = sum(b.numel() for b in net.buffers()) # computed, not read
     return {k:tuple(v.shape) for k,v in net.state_dict().items()}==shapes and tables<=max(held, 2**20)
 
-# %% ../../nbs/62_proposals.__init__.ipynb #0245be62
+# %% ../../nbs/62_proposals.__init__.ipynb #cb5426ac
 def load_proposal(
     folder:str|Path,          # a finished run, or any folder that `save` wrote
     tokenizer:Tokenizer=None, # whose codes it must predict; None: any
-):                            # AR or NAR, in eval mode, on the CPU
+):                            # AR, NAR or T2I, in eval mode, on the CPU
     """Load a proposal network. A missing, damaged or foreign file raises a ValueError, and so does one that was trained
     on the codes of another tokenizer."""
     from safetensors.torch import load_file
