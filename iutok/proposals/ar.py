@@ -327,7 +327,7 @@ def chunked_cross_entropy(
 def loss(self:AR,
     tokens:Tensor, # (B, L) code indices in [0, K)
     cond:Tensor,   # (B,) class indices in [0, N_c)
-    places:Tensor=None, # (B, L) order of each image, of a network of random order; None: random in training, else raster
+    places:Tensor=None, # (B, L) orders, for order=random; None: drawn in training, else raster
 )->Tensor:         # () mean cross-entropy, nats per token
     "Cross-entropy over the whole vocabulary; drops labels in training mode. Raises as `sequence` does."
     seq = self.sequence(tokens, self.drop(cond) if self.training else cond)
