@@ -4,18 +4,15 @@
 
 # %% auto #0
 __all__ = ['ORDERS', 'LARGE', 'AR_SIZES', 'attend', 'rope_table', 'rotate', 'CausalAttention', 'SwiGLU', 'GeluMLP', 'Layer',
-           'spiral', 'AR', 'chunked_cross_entropy', 'ppl', 'save_ar', 'load_ar', 'load_hf', 'start_from_text']
+           'spiral', 'AR', 'chunked_cross_entropy', 'ppl', 'load_hf', 'start_from_text']
 
 # %% ../../nbs/51_proposals.ar.ipynb #9025fcf0
 import math
-from pathlib import Path
 import torch, torch.nn.functional as F
 from einops import rearrange
 from fastcore.basics import patch,store_attr
 from torch import Tensor,nn
 from ..checks import check_choice,check_integers
-from ..files import atomic,find_path,load_json,save_json,short_path
-from ..tokenizers import Tokenizer
 
 # %% ../../nbs/51_proposals.ar.ipynb #24fd13d4
 def attend(
@@ -369,41 +366,6 @@ AR_SIZES = dict( # name -> arguments of AR
     llama_medium = dict(arch='llama', layers=24, width=1024, heads=16, mlp=2816),
     gpt2_medium  = dict(arch='gpt2',  layers=24, width=1024, heads=16, mlp=4096, positions=1024),
     gpt2_xl      = dict(arch='gpt2',  layers=48, width=1600, heads=25, mlp=6400, positions=1024))
-
-# %% ../../nbs/51_proposals.ar.ipynb #3cc9929b
-def save_ar(
-    folder:str|Path, # a run's folder
-    ar:AR,           # a trained network
-    tokenizer:str,   # fingerprint of the tokenizer's encoding half, whose codes it predicts
-)->Path:
-    "Write ar.json and ar.safetensors, each atomically."
-    from safetensors.torch import save_file
-    atomic(Path(folder)/'ar.safetensors',
-           lambda p: save_file({k:v.detach().cpu().contiguous() for k,v in ar.state_dict().items()}, p))
-    return save_json(Path(folder)/'ar.json', dict(format='iutok ar 1', tokenizer=tokenizer, config=ar.config()))
-
-# %% ../../nbs/51_proposals.ar.ipynb #eb5cadb0
-def load_ar(
-    folder:str|Path,   # a finished train_ar run
-    tok:Tokenizer=None,# the tokenizer whose codes it must predict; None: any
-)->AR:                 # in eval mode, on the CPU
-    """Load a proposal network;
-    a missing or damaged one, or one that was trained on another tokenizer's codes, raises a ValueError."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-    folder = find_path(folder)
-    if not (folder/'ar.json').exists():
-        raise ValueError(f'{short_path(folder)} holds no ar.json. Give the folder of a finished train_ar run.')
-    j = load_json(folder/'ar.json')
-    if tok is not None and j['tokenizer']!=tok.fingerprint(encoding_only=True):
-        raise ValueError(f'The network in {short_path(folder)} was trained on the codes of another tokenizer; give the '
-                         'one that its run used.')
-    ar = AR(**j['config'])
-    try: ar.load_state_dict(load_file(folder/'ar.safetensors'))
-    except (SafetensorError, OSError, RuntimeError) as e:
-        raise ValueError(f"{short_path(folder)}/ar.safetensors is missing, damaged or of another network than ar.json "
-                         f"({' '.join(str(e).split())[:160]}); copy both files of one run.") from None
-    return ar.eval()
 
 # %% ../../nbs/51_proposals.ar.ipynb #b284efbd
 _HF = dict( # our part of a block -> the Hugging Face parts that make it up
