@@ -134,8 +134,8 @@ def generate(
     cond:Tensor,        # (B, ...) what it is conditioned on: class indices (B,)
     pick:Callable,      # (logits (B, K), position from 0) -> (B,) int64 tokens
     scale:float|list=1.,# guidance, 1: off; or one for every token
-    prefix:Tensor=None, # (B, P) tokens to start from
-)->Tensor:              # (B, L) int64 tokens
+    prefix:Tensor=None, # (B, P) tokens to start from, the first in the network's order
+)->Tensor:              # (B, L) int64 tokens, row by row
     "The loop over positions, with cached keys and values. Raises ValueError when logits are not finite."
     B,L,known = len(cond),net.length,0 if prefix is None else prefix.shape[1]
     alpha = list(scale) if isinstance(scale, (list, tuple)) else [scale]*L
@@ -159,7 +159,8 @@ def generate(
         if both: logits = logits[B:] if alpha[j]==1 else guide(*logits.chunk(2), alpha[j])
         z[:,j] = pick(logits, j)
     if not finite: raise ValueError('The logits are not finite: did the training diverge?')
-    return z
+    places = getattr(net, 'places', None) # raster places in the network's order, where that is another
+    return z if places is None else z[:,places.argsort()]
 
 def _cache(net, rows, device): # (layers, 2, rows, heads, positions, d), of the type that keys and values will have
     kind,dtype = torch.device(device).type,next(net.parameters()).dtype

@@ -1,8 +1,10 @@
 "The AR network: against Hugging Face's own, against closed forms, and the rules of the sequence."
-import json, math
-import pytest, torch, torch.nn.functional as F
+import json, math, os, socket, subprocess, sys
+from pathlib import Path
+import pytest, torch, torch.distributed as dist, torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import nn
-from iutok.proposals.ar import AR, AR_SIZES, attend, load_hf, ppl
+from iutok.proposals.ar import AR, AR_SIZES, attend, load_hf, ppl, spiral
 
 ARCHS = ('llama', 'gpt2')
 
@@ -132,7 +134,6 @@ def test_vocabulary_of_the_paper():
 
 @pytest.mark.parametrize('arch', ARCHS)
 def test_rebuilt_from_its_config(arch, tmp_path):
-    from safetensors.torch import load_file,save_file
     ar = small(arch).eval()
     save_file(ar.state_dict(), tmp_path/'ar.safetensors')  # fails for tensors that share memory
     twin = AR(**json.loads(json.dumps(ar.config()))).eval()
@@ -281,3 +282,145 @@ def test_learns_a_rule():
         ar(t, y).backward()
         opt.step()
     assert math.log(6)/6-.02<ar.loss(t, y).item()<math.log(6)/6+.1  # only the first token is free
+
+# --- the loss in chunks
+# --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('arch', ARCHS)
+@pytest.mark.parametrize('half', (False, True))
+def test_large_vocabularies_go_in_chunks_with_the_same_loss_and_gradients(arch, half, monkeypatch):
+    from iutok.proposals import ar as page
+    ar = small(arch, dropout=0., drop_label=0)
+    def go():
+        ar.zero_grad()
+        with torch.autocast('cpu', torch.bfloat16, enabled=half): loss = ar.loss(*batch(ar))
+        (3*loss).backward()
+        return loss.detach(),[p.grad.clone() for p in ar.parameters()]
+    plain,grads = go()
+    seen,chunked = [],page.chunked_cross_entropy
+    monkeypatch.setattr(page, 'chunked_cross_entropy', lambda *a: seen.append(a[-1]) or chunked(*a))
+    for large in (2**23, 300, 20, 1):
+        monkeypatch.setattr(page, 'LARGE', large)
+        loss,others = go()
+        torch.testing.assert_close(loss, plain, atol=2e-6 if not half else 2e-2, rtol=0)
+        scale = max(g.abs().max() for g in grads)
+        for a,b in zip(others, grads): assert (a-b).abs().max()<(2e-6 if not half else 3e-2)*scale
+        with torch.no_grad(): torch.testing.assert_close(ar.loss(*batch(ar)), plain, atol=2e-2, rtol=0)
+    assert set(seen)=={300//2//17, 1} and len(seen)>=6       # rows at a time; the largest bound asked for none
+
+# --- orders
+# --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_random_order_is_raster_where_the_order_is_raster(arch):
+    plain,net = small(arch).eval(),small(arch, order='random').eval()
+    net.load_state_dict(plain.state_dict(), strict=False)
+    t,y = batch(net)
+    rows = torch.arange(9).expand(5, 9)
+    assert torch.equal(net.loss(t, y, rows), net.loss(t, y))  # what evaluation does
+    assert torch.equal(net.logits(t, y), net.scores(net.run(net.embed(net.sequence(t, y)[:,:-1]), None, 0, rows)))
+    with torch.no_grad():
+        for table in (net.place, net.target): table.weight.zero_()
+    torch.testing.assert_close(net.loss(t, y), plain.loss(t, y))
+    mixed = torch.rand(5, 9, generator=torch.Generator().manual_seed(2)).argsort(1)
+    torch.testing.assert_close(net.loss(t, y, mixed), plain.loss(t.gather(1, mixed), y)) # without places: another text
+
+def test_random_order_is_new_in_training_and_knows_where_it_is():
+    ar = small(order='random', drop_label=0)
+    t,y = batch(ar)
+    losses = [ar.loss(t, y).item() for _ in range(4)]
+    assert len(set(losses))==4 and ar.eval().loss(t, y).item()==ar.loss(t, y).item()
+    swap = torch.tensor([1, 0, *range(2, 9)]).expand(5, 9)
+    x = ar.embed(ar.sequence(t, y)[:,:-1])
+    a,b = (ar.run(x, None, 0, p) for p in (None, swap))
+    assert ((a-b)[:,0].abs()>0).any()                         # the first row is asked for another place
+
+@pytest.mark.parametrize('order', ('spiral', 'random'))
+@pytest.mark.parametrize('arch', ARCHS)
+def test_orders_sample_what_they_score_and_come_back_in_raster_order(arch, order):
+    from iutok.sampling import greedy
+    ar = small(arch, order=order).eval()
+    for p in ar.parameters():
+        if p.ndim>1: nn.init.normal_(p, std=.4)
+    y,z = torch.arange(4),torch.zeros(4, 9).long()
+    for j in (spiral(9) if order=='spiral' else range(9)):
+        with torch.no_grad(): z[:,j] = ar.logits(z, y)[:,j].argmax(-1)
+    assert torch.equal(greedy(ar, y), z)
+    assert AR(**ar.config()).config()==ar.config() and ar.config()['order']==order
+    assert 'order' not in small().config()                    # the identity of a plain network stays
+    by_hand = F.cross_entropy(ar.logits(z, y).flatten(0, 1), z.flatten())
+    assert ar.loss(z, y)>by_hand and abs(ar.loss(z, y)-by_hand)<2 # classes take a share
+
+def test_spiral_visits_every_place_once_and_steps_to_a_neighbour():
+    for side in (1, 2, 5, 16):
+        s = spiral(side**2)
+        assert torch.equal(s.sort().values, torch.arange(side**2))
+        at = torch.stack([s//side, s%side])
+        assert (at.diff(dim=1).abs().sum(0)==1).all()
+    for kw,said in ((dict(order='spiral', length=8), 'square grid'), (dict(order='hilbert'), 'order must be one of')):
+        with pytest.raises(ValueError, match=said): small(**kw)
+
+# --- sharded over processes
+# --------------------------------------------------------------------------------------------------------
+
+def sharded(rank, world): # two steps; the batch is dealt out
+    ar = small(drop_label=0)
+    if world>1:
+        from torch.distributed.fsdp import fully_shard
+        for b in ar.blocks: fully_shard(b)
+        fully_shard(ar)
+    t,y = batch(ar, 4)
+    mine = slice(rank*4//world, (rank+1)*4//world)
+    opt,losses = torch.optim.AdamW(ar.parameters(), 1e-2),[]
+    for _ in range(2):
+        opt.zero_grad()
+        loss = ar(t[mine], y[mine])
+        loss.backward()
+        opt.step()
+        losses.append(loss.detach())
+    return ar,torch.stack(losses)
+
+def worker(folder):
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo')
+    rank = dist.get_rank()
+    ar,losses = sharded(rank, 2)
+    held = sum(p.to_local().numel() for p in ar.parameters())
+    whole = get_model_state_dict(ar, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    dist.all_reduce(losses)
+    if rank==0:
+        save_file(whole, folder/'ar.safetensors')
+        torch.save(dict(losses=losses/2, held=held), folder/'out.pt')
+    dist.barrier()
+    t,y = batch(ar, 4)
+    before = ar(t, y).detach()
+    ar.reshard()                                              # a forward pass leaves the outermost part whole
+    with torch.no_grad():
+        for p in ar.parameters(): p.zero_()
+    set_model_state_dict(ar, load_file(folder/'ar.safetensors'), options=StateDictOptions(full_state_dict=True))
+    assert torch.equal(ar(t, y).detach(), before)             # loaded again, sharded
+    dist.destroy_process_group()
+
+@pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason='needs torch.distributed with gloo')
+def test_sharded_over_two_processes_it_steps_and_saves_as_one_does(tmp_path):
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    env = lambda r: os.environ | dict(RANK=str(r), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port),
+                                      OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
+    ps = [subprocess.Popen([sys.executable, __file__, str(tmp_path)], env=env(r), cwd=Path(__file__).parents[1],
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for r in range(2)]
+    try: logs = [p.communicate(timeout=300)[0] for p in ps]
+    finally:
+        for p in ps: p.kill()
+    assert [p.returncode for p in ps]==[0, 0], '\n'.join(logs)[-3000:]
+    ar,losses = sharded(0, 1)
+    out = torch.load(tmp_path/'out.pt', weights_only=True)
+    torch.testing.assert_close(out['losses'], losses, atol=1e-5, rtol=1e-5)
+    assert out['held']<.6*sum(p.numel() for p in ar.parameters())
+    for k,v in load_file(tmp_path/'ar.safetensors').items():
+        torch.testing.assert_close(v, ar.state_dict()[k], atol=1e-4, rtol=1e-4, msg=k)
+    AR(**ar.config()).load_state_dict(load_file(tmp_path/'ar.safetensors'))
+
+if __name__=='__main__': worker(Path(sys.argv[1]))

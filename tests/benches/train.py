@@ -121,13 +121,45 @@ def shared_theirs():
     vq,disc = their_modules()
     return shared(vq, disc, vq.decoder.conv_out.weight)
 
+# --- the proposal network
+
+AR_LAYERS = int(os.environ.get('LAYERS', 24))
+
+def ar_ours():
+    from iutok.proposals.ar import AR, AR_SIZES
+    torch.manual_seed(0)
+    ar = AR(8192, 1000, 256, drop_label=0, **AR_SIZES['gpt2_medium'] | dict(layers=AR_LAYERS))
+    return ar_step(ar, lambda t,y: ar(t, y))
+
+def ar_theirs():
+    import transformers as hf
+    torch.manual_seed(0)
+    net = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=9192, n_positions=1024, n_embd=1024, n_layer=AR_LAYERS, n_head=16,
+                                           n_inner=4096, bos_token_id=None, eos_token_id=None)).train()
+    def loss(t, y): # of the tokens; the class is read only
+        ids = torch.cat([y[:,None], t+1000], 1)
+        return net(input_ids=ids, labels=ids, use_cache=False).loss
+    return ar_step(net, loss)
+
+def ar_step(net, loss):
+    g = torch.Generator().manual_seed(0)
+    t,y = torch.randint(0, 8192, (4, 256), generator=g),torch.randint(0, 1000, (4,), generator=g)
+    opt = torch.optim.AdamW(net.parameters(), 1e-4, fused=True)
+    def run():
+        opt.zero_grad(set_to_none=True)
+        loss(t, y).backward()
+        opt.step()
+    return run
+
 WORKS = {
     'VQGAN f16 step, own code': (ours_own, theirs_own, .8),
     'VQGAN f16 step, shared step': (shared_ours, shared_theirs, 1.)}
+AR_WORK = f'AR step, GPT-2 medium, {AR_LAYERS} layers, batch 4'
+
 
 def peak(work, side):
     "Peak memory that building and three steps add to this process."
-    make = WORKS[work][side=='theirs']
+    make = (WORKS | {AR_WORK:(ar_ours, ar_theirs)})[work][side=='theirs']
     def fn():
         run = make()
         for _ in range(3): run()
@@ -135,6 +167,12 @@ def peak(work, side):
 
 def rows():
     "All results, one after the other."
+    peer,there = 'transformers GPT-2',importlib.util.find_spec('transformers') is not None
+    seconds = medians(ar_ours(), ar_theirs(), runs=3) if there else (None, None)
+    yield row(AR_WORK, peer, *seconds, 's', 1/1.1) if there else missing(AR_WORK, peer, 's', 1/1.1)
+    memory = AR_WORK+', peak memory'
+    yield (row(memory, peer, *(peak_in_child('train', AR_WORK, s) for s in ('ours', 'theirs')), 'MB', .8) if there else
+           missing(memory, peer, 'MB', .8))
     for work,(ours,theirs,aim) in WORKS.items():
         if not HAVE:
             yield missing(work, PEER, 's', aim)
