@@ -8,10 +8,10 @@ __all__ = ['TRANSFORM_NAMES', 'MINI_TEACHER_NAMES', 'TEACHER_NAMES', 'SIZE_NAMES
            'FSQ_', 'LLAMAGEN', 'DECODER', 'BIG_VIT', 'BASE_VIT', 'VQKD', 'CLUSTER', 'RECIPES', 'AR', 'SMALL',
            'MINI_PIXELS', 'MINI', 'FEW', 'SMOKE_PIXELS', 'SMOKE', 'LESS', 'QUICK_PIXELS', 'QUICK', 'PAPER_ROWS',
            'COLOUR', 'EMOJI_PIXELS', 'EMOJI', 'TINY', 'HALF', 'EMOJI_SIZES', 'TYPES', 'EVERYWHERE', 'WITH_DATA',
-           'PATHS', 'Parameter', 'count', 'choice', 'weight', 'share', 'rate', 'counts', 'adam_betas', 'texts',
-           'teacher_name', 'data_name', 'parameter', 'as_name', 'run_name', 'run_set', 'world_of', 'run_folder',
-           'rows_of', 'takes', 'default_recipe', 'recipe_row', 'check_parameters', 'check_together', 'resolve',
-           'anchored', 'check_places', 'value', 'parse_words']
+           'NEEDS', 'PATHS', 'Parameter', 'count', 'choice', 'weight', 'share', 'rate', 'counts', 'adam_betas', 'texts',
+           'teacher_name', 'views_name', 'data_name', 'parameter', 'as_name', 'run_name', 'run_set', 'world_of',
+           'run_folder', 'rows_of', 'takes', 'default_recipe', 'recipe_row', 'check_parameters', 'check_together',
+           'resolve', 'anchored', 'check_places', 'value', 'parse_words']
 
 # %% ../nbs/39_settings.ipynb #f75d692f
 import ast,os,re
@@ -62,6 +62,9 @@ def texts(k, v):
 
 def teacher_name(k, v):
     if not re.fullmatch(r'timm:[\w.@/:-]+', v): check_choice(k, v, (*TEACHER_NAMES, 'timm:NAME'))
+
+def views_name(k, v):
+    if not re.fullmatch(r'emoji:[1-9]\d*', v): check_choice(k, v, ('none', 'flip', 'ten_crop', 'emoji:V'))
 
 def data_name(k, v):
     if not (v.startswith('folder:') and len(v)>7): check_choice(k, v, (*DATA_NAMES, 'folder:PATH'))
@@ -148,6 +151,8 @@ PARAMETERS |= dict(
 # %% ../nbs/39_settings.ipynb #93b1db57
 PARAMETERS |= dict(
     transform       = P('str', "none, weak, strong or default", choice(*TRANSFORM_NAMES)),
+    views           = P('str', "train on stored tokens of these views: none, flip, ten_crop or emoji:V; None: as the "
+                               "transform says", views_name),
     steps           = P('int', "optimiser steps", count()),
     batch_size      = P('int', "images per step, over all processes", count()),
     lr              = P('float', "peak learning rate", rate),
@@ -489,8 +494,8 @@ def takes(
     if not some:
         raise ValueError(f"There is no runner notebook '{notebook}'. There are: "
                          f"{', '.join(dict.fromkeys(r['notebook'] for r in RECIPES.values()))}.")
-    extra = dict(train_vqkd=('teacher_weights',), train_cluster=('teacher_weights',), train_teacher=(
-        'width', 'depth', 'heads', 'project', 'steps', 'batch_size', 'lr', 'drop')).get(notebook, ())
+    extra = dict(train_vqkd=('teacher_weights',), train_cluster=('teacher_weights',), train_ar=('views',),
+        train_teacher=('width', 'depth', 'heads', 'project', 'steps', 'batch_size', 'lr', 'drop')).get(notebook, ())
     also = EVERYWHERE + (WITH_DATA if 'data' in some else ()) + extra
     return [k for k in PARAMETERS if k in some or k in also]
 
@@ -569,6 +574,10 @@ def check_together(
                          "of one pass over the images.")
 
 # %% ../nbs/39_settings.ipynb #67850c90
+# What stands for something that a run may do without is left out of its values where it does,
+# so that runs from before there was such a thing keep their identity.
+NEEDS = dict(views='views')
+
 def resolve(
     notebook:str|Path, # stem of a runner notebook, or its path
     given:dict={},     # parameters somebody asked for; None counts as not given
@@ -582,6 +591,7 @@ def resolve(
     if given.get('profile', row['profile'])!=row['profile']:
         raise ValueError(f"The recipe '{name}' is of profile {row['profile']}; leave profile={given['profile']} out.")
     params = {k:None for k in takes(notebook)} | row | given | dict(profile=row['profile'], recipe=name)
+    params = {k:v for k,v in params.items() if k not in NEEDS or params[NEEDS[k]]}
     check_together(params)
     run_name(params)
     return params
