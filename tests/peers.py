@@ -1,17 +1,20 @@
 """Hold our networks against the public code they come from.
 
-    python tests/peers.py --taming DIR --llamagen DIR --beit2 DIR --cvqvae DIR [--write]
+    python tests/peers.py --taming DIR --llamagen DIR --beit2 DIR --cvqvae DIR --mage DIR [--write]
 
-Each DIR is a clone: CompVis/taming-transformers, FoundationVision/LlamaGen, the folder beit2 of microsoft/unilm, and
-lyndonzheng/CVQ-VAE (whose quantizer is put into taming's body, so it needs both). Every module there gets pseudo-
-random weights, `iutok.convert` turns its state dict into a tokenizer, the outputs of both sides are compared at full
-size, and the way back must load strictly. `--write` also runs small versions and keeps their outputs in
-tests/data/peers.npz, which test_convert.py uses where the clones are not at hand. """
+Each DIR is a clone: CompVis/taming-transformers, FoundationVision/LlamaGen, the folder beit2 of microsoft/unilm,
+lyndonzheng/CVQ-VAE (whose quantizer is put into taming's body, so it needs both), and LTH14/mage. Every module there
+gets pseudo-random weights, `iutok.convert` turns its state dict into a tokenizer (`load_mage` into a masked network),
+the outputs of both sides are compared at full size, and the way back must load strictly. `--write` also runs small
+versions and keeps their outputs in tests/data/peers.npz, which test_convert.py and test_nar.py use where the clones
+are not at hand. """
 import argparse,importlib,json,sys,types,zlib
+from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from torch import nn
 from iutok.convert import from_beitv2,from_cvqvae,from_llamagen,from_taming,to_beitv2,to_cvqvae,to_llamagen,to_taming
+from iutok.proposals.nar import NAR,NAR_SIZES,load_mage
 
 DATA = Path(__file__).parent/'data/peers.npz'
 
@@ -91,7 +94,50 @@ def beitv2(folder, size=224, patch=16, width=768, depth=12, heads=12, dim=32, n_
                num_classes=0)
     return load(m.VQKD(enc, dec, n_codes, dim, teacher_model_type='none', decoder_out_dim=c_t))
 
+def mage(folder, side=16, n_codes=1024, name=None, **sizes):
+    "MAGE without its tokenizer: what it calls images are the tokens, and the mask rate is .8."
+    sys.path.insert(0, str(folder))
+    np.float = float
+    torch.Tensor.cuda = lambda self, *_, **__: self
+    tokenizer = lambda **_: types.SimpleNamespace(parameters=list, encode=lambda t: (t, None, (0, 0, t.clone())))
+    config = types.SimpleNamespace(model=types.SimpleNamespace(params=types.SimpleNamespace(
+        ddconfig=None, n_embed=n_codes, embed_dim=None)))
+    stub('taming.models.vqgan', VQModel=tokenizer)
+    stub('omegaconf', OmegaConf=types.SimpleNamespace(load=lambda _: config))
+    m = importlib.import_module('models_mage')
+    norm = partial(nn.LayerNorm, eps=1e-6) # as theirs with a name
+    net = (getattr(m, name)(img_size=16*side) if name else
+           m.MaskedGenerativeEncoderViT(img_size=16*side, norm_layer=norm, **sizes))
+    net.token_emb = m.BertEmbeddings(n_codes+1001, net.pos_embed.shape[2], side*side+1)
+    net.mask_ratio_generator = types.SimpleNamespace(rvs=lambda n: [.8])
+    load(net).token_emb.position_ids.copy_(torch.arange(side*side+1)) # a buffer that `fill` cannot know
+    return net
+
 # %% both sides
+@torch.no_grad()
+def mage_outputs(net, tokens):
+    torch.manual_seed(0)
+    latent,_,dropped,masked = net.forward_encoder(tokens)
+    logits = net.forward_decoder(latent, dropped, masked)
+    return dict(masked=masked[:,1:].bool(), dropped=dropped[:,1:].bool(), loss=net.forward_loss(tokens, logits, masked),
+                logits=logits[:,1:,:net.codebook_size])
+
+@torch.no_grad()
+def mage_ours(net, tokens, theirs):
+    "The same of our network, with their masks; loss as in training, but without dropout."
+    import torch.nn.functional as F
+    masked = theirs['masked']
+    y = torch.full((len(tokens),), 1100-1024)
+    logits = net.scores(net.features(tokens.masked_fill(masked, net.mask_id), y, theirs['dropped']))
+    return dict(logits=logits, loss=F.cross_entropy(logits[masked], tokens[masked], label_smoothing=net.smoothing))
+
+def mage_tokens(n, length, n_codes, seed=0):
+    return torch.from_numpy(np.random.RandomState(seed).randint(n_codes, size=(n, length)))
+
+MAGE_SMALL = dict(side=4, n_codes=12, embed_dim=16, depth=2, num_heads=2, decoder_embed_dim=16, decoder_depth=1,
+                  decoder_num_heads=4)
+MAGE_UNUSED = 'patch_embed', 'cls_token', 'pos_embed', 'mask_token', 'decoder_pos_embed', 'decoder_pred' # by filling
+
 def codes(q, idx):
     "Their codes without the rounding that z + (z_q - z) adds, (B, D, h, w)."
     e = q.embedding.weight
@@ -145,7 +191,7 @@ def loads(net, state): net.load_state_dict({k:v for k,v in state.items() if not 
 
 def main():
     p = argparse.ArgumentParser()
-    for n in ('taming', 'llamagen', 'beit2', 'cvqvae'): p.add_argument('--'+n, type=Path)
+    for n in ('taming', 'llamagen', 'beit2', 'cvqvae', 'mage'): p.add_argument('--'+n, type=Path)
     p.add_argument('--write', action='store_true')
     a = p.parse_args()
     keep = dict(np.load(DATA)) if DATA.exists() else {}
@@ -206,6 +252,21 @@ def main():
                 net = beitv2(a.beit2, size=32, patch=8, width=128, depth=2, heads=2, dim=8, n_codes=32, c_t=20,
                              decoder_depth=depth)
                 store(name, net.state_dict(), vit_outputs(net, images(2, h, w)))
+    if a.mage:
+        for name in ('base', 'large'):
+            net,t = mage(a.mage, name=f'mage_vit_{name}_patch16'),mage_tokens(2, 256, 1024)
+            ours = NAR(1024, 1000, 256, drop_label=0, **NAR_SIZES[f'mage_{name}']).eval()
+            used = sum(p.numel() for n,p in net.named_parameters() if n.split('.')[0] not in MAGE_UNUSED)
+            assert used==sum(p.numel() for p in ours.parameters()), used
+            theirs = mage_outputs(net, t)
+            mine = mage_ours(load_mage(ours, net.state_dict()), t, theirs)
+            gap = {k:(mine[k]-theirs[k]).abs().max().item() for k in mine}
+            print(f'mage {name}, {used} parameters,', ' '.join(f'{k} {v:.1e}' for k,v in gap.items()), flush=True)
+            assert max(gap.values())<=1e-5
+        if a.write:
+            net = mage(a.mage, **MAGE_SMALL)
+            state = {k:v for k,v in net.state_dict().items() if k.split('.')[0] not in MAGE_UNUSED}
+            store('mage', state, mage_outputs(net, mage_tokens(3, 16, 12)))
     if a.write:
         DATA.parent.mkdir(exist_ok=True)
         np.savez_compressed(DATA, **keep)

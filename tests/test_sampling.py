@@ -5,7 +5,8 @@ import pytest, torch, torch.nn.functional as F
 from hypothesis import given,settings,strategies as st
 from torch import nn
 from iutok.proposals.ar import AR
-from iutok.sampling import draw, filter_logits, generate, greedy, guide, sample, uniforms
+from iutok.precision import fast_bfloat16
+from iutok.sampling import draw, filter_logits, generate, greedy, guide, in_bfloat16, sample, scales, uniforms
 
 ARCHS = ('llama', 'gpt2')
 
@@ -71,8 +72,7 @@ def test_both_halves_carry_the_same_tokens_and_null_comes_first(prefix, monkeypa
     want = lambda y: ar.embed(ar.sequence(z, y)[:,:-1])
     assert torch.equal(x[:24], want(torch.full_like(LABELS, ar.null))) and torch.equal(x[24:], want(LABELS))
 
-def test_guidance_without_null_class_is_refused():
-    with pytest.raises(ValueError, match='drop_label > 0'): sample(random_ar(drop_label=0), LABELS, scale=1.5)
+def test_without_a_null_class_its_id_is_refused():
     with pytest.raises(ValueError, match='labels must lie in'): sample(random_ar(drop_label=0), LABELS+1)
 
 # --- the draw
@@ -233,3 +233,102 @@ def test_logits_that_turn_nan_later_are_named():
     with torch.no_grad(): ar.embed.weight[ar.n_cond:] = math.nan  # the first logits depend on the class alone
     for f in (sample, greedy):
         with pytest.raises(ValueError, match='not finite'): f(ar, LABELS)
+
+# --- guidance over the sequence
+# ----------------------------------------------------------------------------------------------------------
+
+def slow_sample(ar, y, alphas, seed=0, prefix=None, **filters):
+    "Without a cache: the whole sequence again for every token, both classes always computed."
+    z,u = torch.zeros(len(y), ar.length).long(),uniforms(len(y), ar.length, seed)
+    known = 0 if prefix is None else prefix.shape[1]
+    if known: z[:,:known] = prefix
+    with torch.no_grad():
+        for j in range(known, ar.length):
+            logits = guide(ar.logits(z, ar.null_like(y))[:,j], ar.logits(z, y)[:,j], alphas[j])
+            z[:,j] = draw(filter_logits(logits, **filters), u[:,j])
+    return z
+
+@pytest.mark.parametrize('arch', ARCHS)
+@pytest.mark.parametrize('how', [
+    dict(guidance='linear'), dict(guidance='cosine', power=2.), dict(interval=(.3, .7)), dict(interval=(.3, 1.)),
+    dict(interval=(0., .4)), dict(interval=(.5, .5)), dict(guidance='linear', interval=(.2, .8))])
+@pytest.mark.parametrize('known', (0, 4))
+def test_schedules_equal_the_slow_way(arch, how, known):
+    ar = random_ar(arch).eval()
+    prefix = torch.arange(24*known).view(24, known)%13 if known else None
+    z = sample(ar, LABELS, scale=3., prefix=prefix, seed=5, min_p=.02, **how)
+    assert torch.equal(z, slow_sample(ar, LABELS, scales(3., 9, **how), 5, prefix, min_p=.02))
+
+def test_schedules_have_their_closed_forms():
+    t = np.arange(64)/64
+    for name,power,rise in (('constant', 1, 1+0*t), ('linear', 1, t), ('cosine', 1, (1-np.cos(np.pi*t))/2),
+                            ('cosine', 2.75, (1-np.cos(np.pi*t**2.75))/2)):
+        np.testing.assert_allclose(scales(4.5, 64, name, power), 1+3.5*rise, atol=1e-12)
+    on = np.array(scales(2., 64, interval=(.25, .5)))
+    assert (on[16:32]==2).all() and (on[:16]==1).all() and (on[32:]==1).all()
+    assert scales(1., 64, 'cosine')==[1.]*64
+
+def test_rows_keep_their_tokens_in_any_order():
+    ar,u = random_ar().eval(),uniforms(24, 9, 3)
+    def go(order): return generate(ar, LABELS[order], lambda l,j: draw(l, u[order,j]), [1.]*3+[2.]*6)
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(go(order), go(torch.arange(24))[order])
+
+def test_min_p_against_its_definition():
+    logits = torch.randn(50, 40, generator=torch.Generator().manual_seed(0))*2
+    for m in (.05, .5, 1.):
+        p = logits.double().softmax(-1)
+        assert torch.equal(filter_logits(logits, min_p=m).isfinite(), p>=m*p.amax(-1, keepdim=True)*(1-1e-12))
+    hf = pytest.importorskip('transformers', reason='transformers is not installed; the definition stands in')
+    torch.testing.assert_close(filter_logits(logits, min_p=.1), hf.MinPLogitsWarper(.1)(None, logits))
+    both = filter_logits(logits, top_k=12, top_p=.85, min_p=.1)
+    one = filter_logits(logits, top_k=12, top_p=.85).isfinite() & filter_logits(logits, min_p=.1).isfinite()
+    assert torch.equal(both.isfinite(), one)
+
+# --- bfloat16
+# ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_bfloat16_weights_and_cache_stay_close(arch):
+    ar = random_ar(arch).eval()
+    half,seen = in_bfloat16(ar),[]
+    assert {p.dtype for p in half.parameters()}=={torch.bfloat16} and ar.embed.weight.dtype==torch.float32
+    def pick(logits, j):
+        seen.append(logits)
+        return draw(logits, uniforms(24, 9)[:,j])
+    z = generate(half, LABELS, pick)
+    cached = torch.stack(seen, 1)
+    with torch.no_grad(): whole,exact = half.logits(z, LABELS),ar.logits(z, LABELS)
+    spread = exact.std()
+    assert (cached-whole).abs().max()<.1*spread and (cached-exact).abs().mean()<.05*spread
+    assert (cached-exact).abs().max()>0
+
+@pytest.mark.filterwarnings('ignore:This CPU emulates')
+def test_precision_of_sampling_is_a_choice_and_fp32_unless_named():
+    ar = random_ar()
+    plain,half = sample(ar, LABELS, seed=3),sample(ar, LABELS, seed=3, precision='bf16')
+    assert torch.equal(sample(ar, LABELS, seed=3, precision='fp32'), plain)
+    assert torch.equal(sample(ar, LABELS, seed=3, precision='auto'), half if fast_bfloat16() else plain)
+    assert torch.equal(half, sample(in_bfloat16(ar), LABELS, seed=3)) and (half==plain).float().mean()>.5
+
+# --- bad calls
+# ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('kw,said', [
+    (dict(top_k=-1), 'top_k must be a whole number of at least 0'),
+    (dict(temperature=0.), 'use greedy'), (dict(temperature=-1.), 'temperature'),
+    (dict(temperature=math.nan), 'temperature'), (dict(top_p=0.), 'top_p'),
+    (dict(min_p=-.1), 'min_p must be'), (dict(min_p=1.5), 'min_p must be'), (dict(min_p=math.nan), 'min_p must be'),
+    (dict(guidance='cosin'), 'did you mean cosine'), (dict(power=0.), 'power'), (dict(scale=math.inf), 'scale'),
+    (dict(interval=.5), 'interval must be two shares'), (dict(interval=(.5, .2)), 'must not end before'),
+    (dict(interval=(0, 2)), 'each end of interval'), (dict(precision='half'), 'precision must be'),
+    (dict(cond=LABELS+5), 'labels must lie in'), (dict(cond=LABELS[:,None]), 'Want labels'),
+    (dict(cond=LABELS.float()), 'labels must be whole numbers')])
+def test_bad_calls_are_refused_in_one_sentence(kw, said):
+    with pytest.raises((ValueError, TypeError), match=said) as e: sample(random_ar(), **dict(cond=LABELS) | kw)
+    assert '\n' not in str(e.value)
+
+def test_guidance_needs_a_null_class_and_an_interval_without_tokens_does_not():
+    with pytest.raises(ValueError, match='drop_label > 0'): sample(random_ar(drop_label=0), LABELS, scale=1.5)
+    ar = random_ar(drop_label=0)
+    assert torch.equal(sample(ar, LABELS, scale=1.5, interval=(.5, .5)), sample(ar, LABELS))

@@ -1,9 +1,14 @@
 "Caption to image: towers against the packages they come from, the network's rules, captions on disk, the runner."
 import json, math
+from copy import deepcopy
 from importlib.util import find_spec
 import pytest, torch, torch.nn.functional as F
 from torch import nn
-from iutok.teachers import TEACHERS, Teacher
+from iutok.proposals.ar import AR, AR_SIZES, ppl
+from iutok.proposals.nar import NAR, masked_nats
+from iutok.proposals.text import KINDS, T2I, T2I_SIZES, CaptionFeatures, captions_of, load_captions
+from iutok.sampling import greedy, sample
+from iutok.teachers import Teacher
 from iutok.text import SentenceBert, TokenTower, _clip_features, _tower, bert_names, load_token_tower
 
 # --- towers
@@ -142,3 +147,231 @@ def test_what_is_cut_is_counted_in_one_line(capsys):
 def test_bad_calls_of_towers(call, message):
     with pytest.raises(ValueError) as e: call(bert())
     assert message in str(e.value) and '\n' not in str(e.value)
+
+# --- networks
+# ------------------------------------------------------------------------------------------------------
+
+def small(kind='ar', seed=0, **kw):
+    "A random network whose output is not constant."
+    torch.manual_seed(seed)
+    args = dict(n_codes=13, length=9, text_width=6, text_tokens=4, layers=2, width=24, heads=3) | kw
+    net = T2I(kind, **args)
+    for p in (net.head.weight, net.caption[0].weight, net.caption[2].weight, net.absent): nn.init.normal_(p, std=.5)
+    return net.eval()
+
+def batch(net, n=5, seed=1):
+    g = torch.Generator().manual_seed(seed)
+    c = torch.randn(n, net.text_tokens, net.text_width, generator=g)
+    for i in range(n): c[i,i%(net.text_tokens+1):] = 0 # of 0, 1, 2, ... tokens
+    return torch.randint(net.n_codes, (n, net.length), generator=g),c
+
+both = pytest.mark.parametrize('kind', KINDS)
+
+@torch.no_grad()
+def logits(net, t, c): # the masked network is given half of the tokens
+    if hasattr(net, 'mask_id'): t = t.masked_fill(torch.arange(t.shape[1])%2==0, net.mask_id)
+    return net.logits(t, c)
+
+@both
+def test_with_one_word_it_is_the_class_network(kind):
+    net = small(kind, text_tokens=1)
+    t,c = batch(net)
+    shape = {k:getattr(net, k) for k in ('layers', 'width', 'heads', 'mlp')}
+    other = (AR if kind=='ar' else NAR)(13, 5, 9, drop_label=0, **shape).eval()
+    state = {k:v for k,v in net.state_dict().items() if not k.startswith(('caption', 'absent'))}
+    words = net.prefix(c).detach()[:,0] # as embedding of class i, the caption of image i
+    at = 0 if kind=='ar' else 14
+    state['embed.weight'] = torch.cat([state['embed.weight'][:at], words, state['embed.weight'][at:]])
+    if kind=='ar': state['head.weight'] = torch.cat([torch.zeros(5, 24), state['head.weight']])
+    other.load_state_dict(state)
+    torch.testing.assert_close(logits(net, t, c), logits(other, t, torch.arange(5)), atol=1e-5, rtol=0)
+
+@both
+def test_the_empty_caption_is_the_null_caption(kind):
+    net = small(kind)
+    t,c = batch(net)
+    empty = net.condition(words_tower(), ['']*5)
+    assert empty.equal(net.null_like(c)) and logits(net, t, empty).equal(logits(net, t, net.null_like(c)))
+    dropped = small(kind, drop_caption=.999)
+    assert not dropped.drop(c).any() and c.any()
+    with torch.no_grad(): assert net.prefix(c)[0].equal(net.absent) and net.prefix(c)[2,2:].equal(net.absent[2:])
+    rows = torch.stack([net.prefix(x[None])[0] for x in c]).detach()
+    torch.testing.assert_close(rows, net.prefix(c).detach())
+
+@both
+def test_captions_are_dropped_whole_in_training_only(kind):
+    net = small(kind)
+    c = net.drop(torch.ones(20_000, 4, 6))
+    share = (c==0).all((1, 2)).float().mean()
+    assert abs(share-.1)<.01 and ((c==0).any((1, 2))==(c==0).all((1, 2))).all()
+    t,c = batch(net)
+    net.drop = lambda c: pytest.fail('dropped in eval mode')
+    net.loss(t, c)
+
+@both
+def test_the_first_loss_is_the_logarithm_of_the_codes(kind):
+    net = T2I(kind, 13, 9, 6, 4, layers=1, width=24, heads=3)
+    t,c = batch(net)
+    assert net.eval().loss(t, c).item()==pytest.approx(math.log(13), abs=1e-6)
+    logit = small(kind)
+    if kind=='ar':
+        want = F.cross_entropy(logit.logits(t, c).flatten(0, 1), t.flatten())
+        assert logit.loss(t, c).item()==pytest.approx(want.item(), abs=1e-6)
+
+def test_the_causal_network_sees_the_caption_and_the_tokens_before():
+    net = small()
+    t,c = torch.randint(13, (1, 9)).expand(9, 9),torch.randn(1, 4, 6)
+    base = logits(net, t, c.expand(9, 4, 6))
+    moved = (logits(net, (t+torch.eye(9).long())%13, c.expand(9, 4, 6))-base).abs().amax(-1)>0
+    assert moved.equal(torch.ones(9, 9).triu(1).bool())
+    for i in range(4): # every word matters to every token
+        other = c.clone()
+        other[0,i] += 1
+        assert ((logits(net, t[:1], other)-base[:1]).abs().amax(-1)>0).all()
+
+@both
+def test_every_word_moves_every_token_and_the_order_of_the_images_nothing(kind):
+    net = small(kind)
+    t,c = batch(net, 7)
+    z = logits(net, t, c)
+    torch.testing.assert_close(logits(net, t.flip(0), c.flip(0)).flip(0), z, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.cat([logits(net, t[i:i+1], c[i:i+1]) for i in range(7)]), z, atol=1e-5, rtol=0)
+
+def test_it_is_sampled_as_any_causal_network():
+    net = small()
+    _,c = batch(net, 6)
+    z = torch.zeros(6, 9).long()
+    for i in range(9): z[:,i] = logits(net, z, c)[:,i].argmax(-1) # without a cache
+    assert greedy(net, c).equal(z)
+    z = sample(net, c, scale=2., top_k=5, seed=3)
+    assert z.equal(sample(net, c, scale=2., top_k=5, seed=3, batch_size=4))
+    assert z[4:].equal(sample(net, c[4:], scale=2., top_k=5, seed=3, first=4))
+    assert sample(net, c, scale=0.).equal(sample(net, torch.zeros_like(c)))
+    assert sample(net, c, scale=1+1e-6).equal(sample(net, c))
+    assert sample(net, c, prefix=z[:,:4])[:,:4].equal(z[:,:4])
+
+def test_it_is_decoded_as_any_masked_network():
+    fill = pytest.importorskip('iutok.decoding').fill
+    net = small('nar')
+    _,c = batch(net, 6)
+    z = fill(net, c, steps=4, scale=2., seed=3)
+    assert z.shape==(6, 9) and 0<=z.min() and z.max()<13
+    assert z.equal(fill(net, c, steps=4, scale=2., seed=3, batch_size=4))
+    assert fill(net, c, steps=4, scale=0.).equal(fill(net, torch.zeros_like(c), steps=4))
+
+@both
+def test_a_network_is_made_again_from_its_config(kind):
+    net = small(kind, tower='minilm-1')
+    again = T2I(**json.loads(json.dumps(net.config())))
+    again.load_state_dict(net.state_dict())
+    t,c = batch(net)
+    copy = deepcopy(net)
+    for other in (again.eval(), copy, type(net)(**net.config())): assert other.config()==net.config()
+    for other in (again, copy): assert logits(other, t, c).equal(logits(net, t, c))
+
+@both
+def test_it_trains_in_bfloat16_too(kind):
+    net = small(kind).train()
+    t,c = batch(net)
+    with torch.autocast('cpu', torch.bfloat16): loss = net(t, c)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+def test_parameters_of_the_papers_size():
+    def count(kind, size, *shape):
+        with torch.device('meta'): net = T2I(kind, *shape, **T2I_SIZES[size])
+        return sum(p.numel() for p in net.parameters())
+    blocks = 24*(4*1024**2+3*1024*2816+2*1024)+1024
+    ends,words = 2*8192*1024,2048*1024+1024**2+120*1024
+    assert count('ar', 'llama_medium', 8192, 256, 2048, 120)==blocks+ends+words==328_377_344
+    assert count('nar', 'llama_medium', 8192, 256, 2048, 120)==328_377_344+(1+120+256)*1024
+    assert T2I_SIZES['small']=={k:v for k,v in AR_SIZES['small'].items() if k!='arch'}
+
+def test_a_step_at_the_papers_size():
+    torch.manual_seed(0)
+    net,c = T2I('ar', 8192, 256, 2048, 120, **T2I_SIZES['llama_medium']),torch.zeros(1, 120, 2048)
+    c[0,:14] = torch.randn(14, 2048)
+    loss = net.loss(torch.randint(8192, (1, 256)), c)
+    loss.backward()
+    assert loss.item()==pytest.approx(math.log(8192), abs=1e-3)
+    assert net.head.weight.grad.isfinite().all() and net.head.weight.grad.any()
+
+def words_tower(channels=6): # a random vector for each letter
+    torch.manual_seed(3)
+    table,info = torch.randn(256, channels),Teacher('letters', '', '', channels, 0, 0, (), (), '', hash='1')
+    return TokenTower(lambda i: table[i], lambda texts: [[ord(c)%256 for c in t] for t in texts], info, 64,
+                      nn.Linear(1, 1))
+
+@pytest.mark.parametrize('call, message', [
+    (lambda: T2I('gan', 13, 9, 6), 'kind must be one of ar, nar'), (lambda: small(heads=7), 'heads do not fit'),
+    (lambda: small(text_tokens=0), 'text_tokens must be a whole number'), (lambda: small(n_codes=0), 'n_codes'),
+    (lambda: small(drop_caption=1.), 'drop_caption'),
+    (lambda: small().logits(torch.zeros(2, 9).long(), torch.zeros(2, 4, 5)), 'features (B, 4, 6), not (2, 4, 5)'),
+    (lambda: small().logits(torch.zeros(2, 9).long(), torch.zeros(2, 6)), 'not (2, 6)'),
+    (lambda: small().logits(torch.zeros(2, 9).long(), torch.zeros(3, 4, 6)), 'a condition for each'),
+    (lambda: small().logits(torch.full((2, 9), 13), torch.zeros(2, 4, 6)), 'tokens must lie in [0, 13)'),
+    (lambda: small('nar').loss(torch.full((2, 9), 13), torch.zeros(2, 4, 6)), 'tokens must lie in [0, 13)'),
+    (lambda: sample(small(), ['a fox']), 'not as list: net.condition(tower, captions)'),
+    (lambda: sample(small(), torch.zeros(2).long()), 'not as torch.int64'),
+    (lambda: sample(small(drop_caption=0.), torch.zeros(2, 4, 6), scale=2.), 'drop_caption > 0'),
+    (lambda: small(tower='minilm-1').condition(words_tower(), ['a']), 'from the tower minilm-1, not from letters-1'),
+    (lambda: small().condition(words_tower(), 'a'), 'pass [caption]'),
+    (lambda: small(text_tokens=65).condition(words_tower(), ['a']), 'from 1 to 64, got 65')])
+def test_bad_calls_of_networks(call, message):
+    with pytest.raises(ValueError) as e: call()
+    assert message in str(e.value) and '\n' not in str(e.value)
+
+# --- captions on disk
+# ------------------------------------------------------------------------------------------------------
+
+def test_captions_are_encoded_once_and_kept_without_zeros(tmp_path):
+    tower,asked = words_tower(),[]
+    rows = tower.ids
+    tower.ids = lambda texts: (asked.extend(texts), rows(texts))[1]
+    said = captions_of(tower, SAYS, 20, tmp_path)
+    assert sorted(asked)==sorted({s for s in SAYS if s.strip()}) # each once
+    again = captions_of(tower, SAYS, 20, tmp_path)
+    assert len(asked)==3 and again[:].equal(said[:])
+    want = tower(SAYS, 20)
+    assert ((said[:]-want).abs()<=want.abs()*2**-11).all() and said.rows.dtype==torch.float16
+    assert len(said.rows)==sum(len(s) for s in {*SAYS} if s.strip()) and len(said)==6
+    assert said[torch.tensor([4, 0])].equal(said[:][[4, 0]]) and not said[[1, 4]].any()
+    assert [len(x) for x in said.split(4)]==[4, 2]
+    captions_of(tower, SAYS, 19, tmp_path)
+    captions_of(tower, SAYS[:5], 20, tmp_path)
+    assert len(list((tmp_path/'captions').glob('*.safetensors')))==3 # another T, other captions: another file
+
+def test_what_float16_cannot_hold_stays_float32():
+    tower = words_tower()
+    full = tower.features
+    tower.features = lambda i: full(i)*1e5
+    said = captions_of(tower, SAYS, 20)
+    assert said.rows.dtype==torch.float32 and said[:].equal(tower(SAYS, 20))
+    assert not captions_of(tower, ['', ' '], 20)[:].any() # nothing but empty ones
+
+@pytest.mark.parametrize('asked, message', [
+    (dict(tower='minilm-2'), "was written with tower 'letters-1', but 'minilm-2' is wanted: encode again"),
+    (dict(text_tokens=8), 'text_tokens 20, but 8'), (dict(captions='00'), "but '00' is wanted")])
+def test_captions_of_another_tower_are_refused(tmp_path, asked, message):
+    captions_of(words_tower(), SAYS, 20, tmp_path)
+    file = next((tmp_path/'captions').glob('*.safetensors'))
+    with pytest.raises(ValueError) as e: load_captions(file, **asked)
+    assert message in str(e.value)
+
+def test_damaged_captions_are_refused(tmp_path):
+    (tmp_path/'x').write_bytes(b'torn')
+    with pytest.raises(ValueError, match='damaged: encode them again'): load_captions(tmp_path/'x')
+    with pytest.raises(ValueError, match='damaged'): load_captions(tmp_path/'none')
+    rows,starts = torch.zeros(3, 2),torch.tensor([0, 2, 3])
+    for bad in (dict(which=torch.tensor([2])), dict(which=torch.tensor([-1])), dict(text_tokens=1),
+                dict(starts=torch.tensor([0, 2]))):
+        with pytest.raises(ValueError, match='do not add up'):
+            CaptionFeatures(**dict(rows=rows, starts=starts, which=torch.tensor([0, 1]), text_tokens=2) | bad)
+    with pytest.raises(ValueError, match='no captions'): captions_of(words_tower(), [], 4)
+
+def test_ppl_and_masked_nats_take_encoded_captions_as_they_take_a_tensor():
+    said = captions_of(words_tower(), SAYS, 4)
+    t = torch.randint(13, (6, 9), generator=torch.Generator().manual_seed(2))
+    assert ppl(small(), t, said, batch_size=4)==pytest.approx(ppl(small(), t, said[:]), rel=1e-5)
+    got,want = (masked_nats(small('nar'), t, c, batch_size=4) for c in (said, said[:]))
+    assert got==pytest.approx(want, abs=1e-5)

@@ -27,7 +27,7 @@ def attend(
     "Attention; causal, query i (from 0) of l sees the first s-l+i+1 positions."
     l,s = q.shape[2],k.shape[2]
     mask = None if l in (1, s) or not causal else torch.ones(l, s, dtype=torch.bool, device=q.device).tril(s-l)
-    dtype = torch.float32 if q.device.type=='cpu' else v.dtype
+    dtype = torch.float32 if q.device.type=='cpu' and torch.is_grad_enabled() else v.dtype
     with torch.autocast('cpu', enabled=False):
         return F.scaled_dot_product_attention(q.to(dtype), k.to(dtype), v.to(dtype), mask, dropout_p=dropout,
                                               is_causal=causal and l==s)
