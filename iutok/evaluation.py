@@ -22,11 +22,10 @@ from .metrics.probe import linear_probe
 from .metrics.scores import class_consistency,fd_infinity,frechet,reference_stats,score_images
 from .pixels import to_float,to_uint8
 from .precision import autocast
-from .proposals.ar import AR
+from .proposals import AR,NAR
 from .proposals.tokens import TokenSet,tokens_of
 from .quantizers import codebook_entropy,codebook_perplexity,usage
 from .quantizers.health import entropy
-from .sampling import sample
 from .tokenizers import TeacherEncoder,Tokenizer
 
 # %% ../nbs/74_evaluation.ipynb #cc296a9a
@@ -181,23 +180,23 @@ def score_tokenizer(
 # %% ../nbs/74_evaluation.ipynb #a69ace94
 def score_samples(
     tok:Tokenizer,       # whose codes the network predicts
-    ar:AR,               # a trained proposal network
+    net:AR|NAR,          # a trained proposal network
     held:ImageSet,       # the reference; its labels are asked for
     extractor:Extractor, # whose features the distances compare
     cache:str|Path,      # folder of statistics
     n:int=None,          # samples, of all classes in turn; None: one for every held-out image, of its class
     seed:int=0,          # of the draws
     judge:Extractor=None,# a second one; its distances are called judge_gfd and judge_gfd_infinity
-    **sampling,          # temperature, top_k, top_p, scale
+    **sampling,          # scale and more of `net.sample`
 )->tuple[dict,Tensor,dict]: # metrics; (n, 3, S, S) uint8 samples; protocol, that of the second under `judge`
-    "Sample, decode and score: gfd, isc, class_consistency, ... Raises as `sample` and `Tokenizer.decode` do."
+    "Sample, decode and score: gfd, isc, class_consistency, ... Raises as `net.sample` and `Tokenizer.decode` do."
     check_seed(seed)
     labels = held.labels
     if n is not None:
         present = held.labels.unique()
         labels = present[torch.arange(check_count('n', n))%len(present)]
-    h = w = int(ar.length**.5)
-    tokens = sample(ar, labels, seed=seed, **sampling).view(-1, h, w)
+    h = w = int(net.length**.5)
+    tokens = net.sample(labels, seed=seed, **sampling).view(-1, h, w)
     u8 = torch.cat(list(decode_u8(tok, tokens)))
     feats = extractor(u8)
     s,limit = fds(feats, held, extractor, tok.image_size, cache)

@@ -126,8 +126,19 @@ def test_the_rate_is_operations_over_time(monkeypatch): # by a clock that ticks 
 def test_cost_of_a_proposal_network_is_that_of_its_products():
     from iutok.proposals.ar import AR, AR_SIZES
     ar = AR(512, 10, 64, **AR_SIZES['small'])
-    c = budget.ar_cost(SimpleNamespace(steps=500, batch_size=96, lr=1e-3, precision='fp32'), ar)
+    c = budget.proposal_cost(SimpleNamespace(steps=500, batch_size=96, lr=1e-3, precision='fp32'), ar)
     matrices = sum(p.numel() for n,p in ar.named_parameters() if p.ndim==2 and not n.startswith('embed'))
     assert c.parameters['network']==sum(p.numel() for p in ar.parameters())
     assert 2*64*matrices*.9 < c.forward < 2*64*matrices*1.3 # the rest is attention
     assert 2.7*c.forward < c.step.flops < 3.3*c.forward
+
+@pytest.mark.parametrize('form', ['maskgit', 'mage'])
+def test_a_masked_network_is_counted_as_if_it_had_to_predict_every_token(form):
+    from iutok.proposals.nar import NAR
+    net = NAR(64, 10, 16, form=form, layers=2, width=32, heads=2)
+    c = budget.proposal_cost(SimpleNamespace(steps=5, batch_size=8, lr=1e-3, precision='fp32'), net)
+    matrices = sum(p.numel() for n,p in net.named_parameters() if p.ndim==2 and 'embed' not in n and 'pos' not in n)
+    if net.head is None: matrices += 64*32 # the embedding scores
+    assert c.parameters['network']==sum(p.numel() for p in net.parameters())
+    assert 2*16*matrices*.9 < c.forward < 2*17*matrices*1.3
+    assert 2.6*c.forward < c.step.flops < 3.3*c.forward

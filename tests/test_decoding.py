@@ -5,9 +5,9 @@ import pytest, torch
 import torch.nn.functional as F
 from hypothesis import given,settings,strategies as st
 from torch import nn
-from iutok.decoding import GUIDANCE, ORDERS, SCHEDULES, fill, halton_order, masked_counts, order_nats
+from iutok.decoding import ORDERS, SCHEDULES, _rising, fill, halton_order, masked_counts, order_nats
 from iutok.proposals.nar import NAR
-from iutok.sampling import guide
+from iutok.sampling import GUIDANCE, guide
 
 class Table(nn.Module):
     "Knows the probability of every image: (classes+1, K**L), the null class last."
@@ -164,7 +164,7 @@ def test_counts_are_those_of_the_papers(n, steps):
 # --- what holds for all of them
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from(ORDERS), st.sampled_from(list(SCHEDULES)), st.sampled_from(list(GUIDANCE)), st.integers(1, 5),
+@given(st.sampled_from(ORDERS), st.sampled_from(list(SCHEDULES)), st.sampled_from(GUIDANCE), st.integers(1, 5),
        st.sampled_from((0., 1., 2.)), st.integers(0, 2**20))
 def test_every_way_fills_every_token_and_leaves_known_ones(order, schedule, guidance, steps, scale, seed):
     net = Table(k=2, length=9)
@@ -213,7 +213,8 @@ def test_the_null_pass_is_skipped_where_it_is_not_needed():
         return [len(t) for t,_ in net.asked]
     assert sizes()==sizes(scale=0.)==[2]*4 and sizes(scale=2.)==[4]*4
     assert sizes(scale=2., guidance='linear')==[2, 4, 4, 4]
-    assert [GUIDANCE['linear'](3., t, 5) for t in range(1, 6)]==[1, 1.5, 2, 2.5, 3] and GUIDANCE['linear'](3., 1, 1)==3
+    assert _rising(3., 5, 'linear')==[1, 1.5, 2, 2.5, 3] and _rising(3., 1, 'linear')==[3]
+    assert _rising(3., 4, 'constant')==[3]*4
 
 def test_only_needed_positions_are_scored_and_the_answer_is_the_same():
     class Bare(nn.Module): # the contract and no more
@@ -247,7 +248,7 @@ BAD = [
     (dict(order='raster'), ValueError, 'order must be one of halton, confidence, random'),
     (dict(order=torch.tensor([0, 0, 1, 2])), ValueError, 'each of the 4 positions once'),
     (dict(schedule='cos'), ValueError, 'schedule must be one of arccos'),
-    (dict(guidance='rising'), ValueError, 'guidance must be one of constant, linear'),
+    (dict(guidance='rising'), ValueError, 'guidance must be one of constant, linear, cosine'),
     (dict(steps=0), ValueError, 'steps must be a whole number'),
     (dict(steps=2.), ValueError, 'steps must be a whole number'),
     (dict(steps=5), ValueError, '5 steps are too many for 4 unknown tokens'),

@@ -70,7 +70,7 @@ class Foreign: # ten classes, none of which the scorer knows
 def test_labels_of_other_classes_give_no_consistency(scored, capsys):
     from iutok.evaluation import score_samples
     from iutok.metrics.scores import class_consistency
-    from iutok.proposals.ar import AR
+    from iutok.proposals import AR
     tok,_,held,cache,*_ = scored
     ex,held = get_extractor('fashion'),held.take(60)
     u8 = held.batch(torch.arange(60), 32)
@@ -95,12 +95,12 @@ def test_samples_are_balanced_and_as_many_as_asked_for(scored, monkeypatch):
     import iutok.evaluation as e
     tok,_,held,cache,*_ = scored
     ex,held,asked = get_extractor('fashion'),held.take(50),[]
-    monkeypatch.setattr(e, 'sample', lambda ar, labels, **kw: asked.append(labels)
-                        or torch.zeros(len(labels), 64, dtype=torch.long))
     monkeypatch.setattr(e, 'class_consistency', lambda *a: 0.)
-    ar = type('', (), dict(length=64))()
-    for n in (20, 23, 120): e.score_samples(tok, ar, held, ex, cache, n=n)
-    e.score_samples(tok, ar, held, ex, cache)
+    class Net:
+        length = 64
+        def sample(self, cond, **kw): asked.append(cond); return torch.zeros(len(cond), 64, dtype=torch.long)
+    for n in (20, 23, 120): e.score_samples(tok, Net(), held, ex, cache, n=n)
+    e.score_samples(tok, Net(), held, ex, cache)
     for labels,n in zip(asked, (20, 23, 120)):
         counts = labels.bincount(minlength=10)
         assert len(labels)==n and counts.max()-counts.min()<=1
@@ -147,7 +147,7 @@ def test_several_judges_see_the_same_images_once(scored):
 
 def test_a_second_judge_adds_its_own_columns_and_changes_none(scored):
     from iutok.evaluation import score_samples
-    from iutok.proposals.ar import AR
+    from iutok.proposals import AR
     tok,train,held,cache,*_ = scored
     ex = get_extractor('fashion')
     one,p1 = score_tokenizer(tok, train, held, ex, cache)
@@ -163,7 +163,7 @@ def test_a_second_judge_adds_its_own_columns_and_changes_none(scored):
 def test_emoji_are_scored_as_clothes_are(tmp_path, capsys):
     from iutok.evaluation import score_samples
     from iutok.metrics.scores import frechet
-    from iutok.proposals.ar import AR
+    from iutok.proposals import AR
     torch.manual_seed(0)
     body,ex = dict(width=8, n_res=1, attention=False),get_extractor('emoji')
     encoder = ConvEncoder(mults=(1, 1, 1, 1), out_channels=8, **body)
@@ -179,3 +179,17 @@ def test_emoji_are_scored_as_clothes_are(tmp_path, capsys):
     made,u8,_ = score_samples(tok, AR(16, 9, 64, layers=1, width=16, heads=2).eval(), held, ex, tmp_path, n=18)
     assert 0<=made['class_consistency']<=1 and 1<=made['isc']<=9 and u8.shape==(18, 3, 64, 64)
     assert capsys.readouterr().out==''
+
+def test_a_masked_network_is_scored_as_the_other_is(scored):
+    from iutok.evaluation import score_samples
+    from iutok.proposals import AR,NAR
+    tok,_,held,cache,*_ = scored
+    ex,held = get_extractor('fashion'),held.take(60)
+    torch.manual_seed(0)
+    sizes = dict(layers=1, width=16, heads=2)
+    (a,_,pa),(b,u8,pb) = (score_samples(tok, net, held, ex, cache, n=20, scale=1.5, **how) for net,how in (
+        (AR(16, 10, 64, **sizes), dict(top_k=9)), (NAR(16, 10, 64, **sizes), dict(steps=4, order='halton'))))
+    assert a.keys()==b.keys() and pa==pb and u8.shape==(20, 3, 32, 32)
+    assert .5<b['gfd']/a['gfd']<2 # untrained, both draw codes evenly
+    with pytest.raises(ValueError, match='drop_label'):
+        score_samples(tok, NAR(16, 10, 64, drop_label=0, **sizes), held, ex, cache, n=2, scale=2.)

@@ -60,8 +60,8 @@ def test_a_workflow_that_will_not_stop_is_killed():
     script('reproduce').end(deaf, .3)
     assert deaf.returncode==-signal.SIGKILL
 
-WORDS = ['VQGAN', 'CVQ-VAE', 'FSQ', 'VQ-KD', 'Cluster', 'usage', 'AR, small', 'AR, large', 'PPL ↓', 'gFD-fashion ↓',
-         'consistency ↑', 'probe, grid', 'PSNR']
+WORDS = ['VQGAN', 'CVQ-VAE', 'FSQ', 'VQ-KD', 'Cluster', 'usage', 'AR, small', 'AR, large', 'NAR, small', 'PPL ↓',
+         'gFD-fashion ↓', 'consistency ↑', 'probe, grid', 'PSNR']
 
 def test_prints_the_table_and_names_the_report(clone, done):
     for word in WORDS: assert word in done, word
@@ -78,14 +78,20 @@ def test_five_rows_and_no_empty_cell(clone, done):
 
 def test_records_say_what_they_were(clone, done):
     rs = records(clone)
-    assert len(rs)==5+2+10+5+1 # tokenizers, decoders, networks, scores, the table
+    assert len(rs)==5+2+10+5+5+1 # tokenizers, decoders, AR and NAR networks, scores, the table
     for r in rs.values():
         assert {'id','params','metrics','git','versions','hardware','seconds','uses','profile'} <= set(r)
         assert str(clone) not in json.dumps(r)
     ar = rs['vqkd-effnet-s0-decoder-ar-small-s0']
     assert ar['uses']['tokenizer']['id']==rs['vqkd-effnet-s0-decoder']['id']
-    frozen = [r['frozen'] for k,r in rs.items() if k.endswith('-ar-small-s0')]
-    assert len(frozen)==5 and all(f==frozen[0] for f in frozen)
+    for size in ('ar-small', 'nar_small'):
+        frozen = [r['frozen'] for k,r in rs.items() if k.endswith(f'-{size}-s0')]
+        assert len(frozen)==5 and all(f==frozen[0] for f in frozen)
+    row = rs['fsq-s0-scores']
+    assert [g['kind'] for g in row['generations']]==['ar', 'ar', 'nar']
+    filling = dict(order='halton', steps=16, scale=1., temperature=1.)
+    assert row['frozen']['nar_small-s0']['filling']==filling
+    assert row['frozen']['nar_small-s0']['order']==row['frozen']['small-s0']['order'] # of images
 
 def test_a_second_call_runs_nothing(clone, done):
     before = {k:r['finished'] for k,r in records(clone).items()}
@@ -104,7 +110,8 @@ def planned(clone, profile='smoke', overrides={}, **choice): # folders of the ru
 
 def test_a_changed_parameter_reruns_what_depends_on_it(clone, done):
     assert planned(clone)==set()
-    fsq = {'fsq-s0', 'fsq-s0-ar-small-s0', 'fsq-s0-ar-large-s0', 'fsq-s0-scores', 'table1_tokenizers'}
+    fsq = {'fsq-s0', 'fsq-s0-ar-small-s0', 'fsq-s0-ar-large-s0', 'fsq-s0-nar_small-s0', 'fsq-s0-scores',
+           'table1_tokenizers'}
     assert planned(clone, overrides=dict(train_fsq=dict(steps=21)))==fsq
     rows = ('vqgan-s0', 'cvqvae-s0', 'fsq-s0', 'vqkd-effnet-s0-decoder', 'cluster-effnet-s0-decoder')
     scored = {f'{n}-scores' for n in rows}
@@ -121,12 +128,13 @@ def test_the_mini_table_has_its_rows(clone):
     small = {f'{r}-ar-small-s{s}' for r in rows for s in (0, 1) if f'-s{s}' in r}
     large = {f'{r}-ar-large-s0' for r in rows if '-s0' in r}
     assert {n for n in mini if '-ar-' in n}==small | large
+    assert {n for n in mini if '-nar_' in n}=={f'{r}-nar_small-s0' for r in rows if '-s0' in r}
 
 def test_the_quick_table_in_colour_has_its_rows(clone):
     quick = planned(clone, 'quick', world='emoji')
     rows = {'vqgan-s0', 'fsq-s0', *(f'{t}-s0-decoder' for t in ('vqkd-effnet', 'cluster-effnet', 'cluster-random'))}
     assert scored_in(quick)==rows
-    assert {n for n in quick if '-ar-' in n}=={f'{r}-ar-small-s0' for r in rows}
+    assert {n for n in quick if '-ar-' in n}=={f'{r}-ar-small-s0' for r in rows} and not any('nar_' in n for n in quick)
 
 def test_the_full_table_in_colour_has_its_rows_and_null_teachers(clone):
     full = planned(clone, 'mini', world='emoji')
@@ -136,13 +144,14 @@ def test_the_full_table_in_colour_has_its_rows_and_null_teachers(clone):
     rows = {f'{t}-s{s}' for t in ('vqgan', 'cvqvae', 'fsq') for s in (0, 1)}
     rows |= {f'{t}-s{s}-decoder' for t in taught for s in (0, 1)}
     assert scored_in(full)==rows and len(rows)==36
-    assert {n for n in full if '-ar-large-' in n}=={f'{r}-ar-large-s0' for r in rows if '-s0' in r}
+    for size in ('ar-large', 'nar_small'):
+        assert {n for n in full if f'-{size}-' in n}=={f'{r}-{size}-s0' for r in rows if '-s0' in r}
 
 def test_the_papers_table_has_its_rows(clone):
     paper = planned(clone, 'paper', data_root='IMAGENET')
     taught = {f'vqkd-{t}-s3407-decoder' for t in ('clip', 'vit', 'dino', 'mae')}
     assert {n for n in scored_in(paper) if n.startswith('vqkd')}==taught
-    assert 'vqgan-s3407-ar-llama_medium-s3407' in paper
+    assert {'vqgan-s3407-ar-llama_medium-s3407', 'vqkd-clip-s3407-decoder-mage_base-s3407'}<=paper
 
 def test_teachers_and_seeds_can_be_chosen(clone):
     chosen = planned(clone, 'mini', teachers=['clip_large'], seeds=[5])

@@ -4,8 +4,8 @@ import json, os, subprocess, sys
 from pathlib import Path
 import pytest
 from iutok.runs import asked,start_run
-from iutok.settings import (EMOJI,MINI,PARAMETERS,RECIPES,anchored,check_places,default_recipe,parameter,parse_words,
-                            resolve,rows_of,run_folder,run_name,takes)
+from iutok.settings import (EMOJI,MINI,NEEDS,PARAMETERS,RECIPES,anchored,check_places,default_recipe,parameter,
+                            parse_words,resolve,rows_of,run_folder,run_name,takes)
 from iutok.checks import PROFILES
 from iutok.files import fingerprint, short_path
 
@@ -20,7 +20,8 @@ def ask(notebook, *words): return resolve(notebook, parse_words(notebook, list(w
 @pytest.mark.parametrize('name', RECIPES)
 def test_a_named_recipe_is_taken_as_it_is(name):
     row,got = RECIPES[name],ask(RECIPES[name]['notebook'], f'recipe={name}')
-    assert {k:got[k] for k in row if k!='notebook'}=={k:v for k,v in row.items() if k!='notebook'}
+    left = {'notebook'} | {k for k,of in NEEDS.items() if not row.get(of)}
+    assert {k:v for k,v in got.items() if k in row}=={k:v for k,v in row.items() if k not in left}
     assert got['recipe']==name
 
 def test_the_profile_chooses_where_no_recipe_is_named():
@@ -43,8 +44,8 @@ def test_a_named_recipe_never_writes_into_the_tables_own_folder(notebook, recipe
 
 def test_two_rows_of_one_notebook_never_share_a_folder():
     for notebook in NOTEBOOKS:
-        folders = [run_folder(ask(notebook, f'recipe={name}')) for name in rows_of(notebook) if notebook!='train_ar'
-                   or RECIPES[name]['profile']!='paper']
+        folders = [run_folder(ask(notebook, f'recipe={name}')) for name in rows_of(notebook)
+                   if notebook not in ('train_ar', 'train_nar') or RECIPES[name]['profile']!='paper']
         same = {f for f in folders if folders.count(f)>1}
         assert not same, same
 
@@ -191,7 +192,10 @@ WRONG = [ # a command, and a piece of the sentence that it earns
     ('train_vqgan', 'name=.', 'below run_root'), ('train_vqgan', 'name=cache', 'neither cache nor logs'),
          ('train_vqgan', 'run_root=', 'run_root is empty'),
     ('train_vqgan', 'data=nowhere', 'data must be one of'), ('train_vqgan', 'data=folder:', 'data must be one of'),
-         ('train_ar', 'size=smal', 'did you mean small'),
+         ('train_ar', 'size=smal', 'did you mean small'), ('train_nar', 'size=small', 'size must be one of nar_small'),
+    ('train_nar', 'mask_rate=cosin', 'did you mean cosine'), ('train_nar', 'smoothing=1', 'smoothing must be'),
+    ('evaluate', 'nar_steps=0', 'nar_steps must be'), ('evaluate', 'nar_order=raster', 'nar_order must be one of'),
+    ('evaluate', 'nars=[1]', 'nars is a list of folders'),
     ('train_vqkd', 'teacher=timm:', 'teacher must be'), ('train_vqkd', 'teacher=clipp', 'did you mean clip'),
     ('train_decoder', 'body=cov', 'did you mean conv'),
          ('train_decoder', 'vit_heads=7', 'does not divide into vit_heads=7'),
@@ -230,11 +234,16 @@ def test_words_on_the_command_line_mean_what_they_say(words, key, want):
 
 def test_teachers_known_without_torch_are_those_there_are():
     from iutok.pixels import TRANSFORMS
+    from iutok.decoding import ORDERS
     from iutok.proposals.ar import AR_SIZES
-    from iutok.settings import MINI_TEACHER_NAMES, SIZE_NAMES, TEACHER_NAMES, TRANSFORM_NAMES
+    from iutok.proposals.nar import MASK_RATES,NAR_SIZES
+    from iutok.settings import MINI_TEACHER_NAMES,NAR_SIZE_NAMES,SIZE_NAMES,TEACHER_NAMES,TRANSFORM_NAMES
     from iutok.teachers import teachers
     assert set(TEACHER_NAMES)=={*teachers('mini'), *teachers('paper')} and set(MINI_TEACHER_NAMES)<set(TEACHER_NAMES)
     assert set(TRANSFORM_NAMES)==set(TRANSFORMS) and set(SIZE_NAMES)==set(AR_SIZES)
+    assert set(NAR_SIZE_NAMES)==set(NAR_SIZES)
+    for name in MASK_RATES: assert ask('train_nar', f'mask_rate={name}')['mask_rate']==name
+    for order in ORDERS: assert ask('evaluate', 'nars=["a"]', f'nar_order={order}')['nar_order']==order
 
 def test_the_papers_proposal_networks_see_augmented_images_and_gpt2_starts_from_text():
     for name in ('ar-llama-medium', 'ar-gpt2-medium', 'ar-gpt2-xl'):
@@ -242,6 +251,35 @@ def test_the_papers_proposal_networks_see_augmented_images_and_gpt2_starts_from_
         assert (row['transform'], row['seed'], row['workers'], row['precision'])==('weak', 3407, 5, 'fp32')
         assert row['text_weights']==(None if 'llama' in name else name.removeprefix('ar-'))
     assert ask('train_ar')['transform']=='none' # mini: one view, tokenised once
+
+def test_without_masked_networks_evaluate_has_the_values_it_had_before_there_were_any():
+    without,with_ = ask('evaluate'),ask('evaluate', 'nars=["runs/mini/vqgan-s0-nar_small-s0"]')
+    assert {k for k in with_ if k not in without}==set(NEEDS)=={'nars', 'nar_order', 'nar_steps'}
+    assert (with_['nar_order'], with_['nar_steps'])==('halton', 16)
+    assert ask('evaluate', 'nars=[]', 'nar_steps=4')==without # nothing to fill
+
+@pytest.mark.parametrize('world', ['fashion', 'emoji'])
+@pytest.mark.parametrize('profile', ['smoke', 'quick', 'mini'])
+def test_a_masked_network_stands_beside_the_ar_network_of_its_size_and_budget(profile, world):
+    from iutok.proposals.ar import AR_SIZES
+    from iutok.proposals.nar import NAR_SIZES
+    ar,nar = (ask(f'train_{k}', f'profile={profile}', f'data={world}') for k in ('ar', 'nar'))
+    shared = 'tokenizer seed train_images steps batch_size lr warmup clip drop_label transform'.split()
+    assert {k:ar[k] for k in shared}=={k:nar[k] for k in shared}
+    assert NAR_SIZES[nar['size']]==dict(form='maskgit', **AR_SIZES[ar['size']])
+    assert (nar['betas'], nar['weight_decay'], nar['smoothing'], nar['mask_rate'])==([.9, .96], .03, .1, None)
+
+def test_the_papers_masked_networks_follow_their_own_publications():
+    mage,maskgit = (ask('train_nar', f'recipe=nar-{k}') for k in ('mage-base', 'maskgit'))
+    images = 1_281_167
+    assert (mage['size'], mage['batch_size'], mage['betas'], mage['weight_decay'], mage['clip'])==(
+        'mage_base', 4096, [.9, .95], .05, 3)
+    assert mage['lr']==pytest.approx(1.5e-4*4096/256) and mage['steps']==pytest.approx(1600*images/4096, rel=1e-5)
+    assert mage['warmup']*1600==pytest.approx(40)
+    assert (maskgit['size'], maskgit['batch_size'], maskgit['lr'], maskgit['betas'], maskgit['weight_decay'])==(
+        'maskgit', 256, 1e-4, [.9, .96], .045)
+    assert int(maskgit['warmup']*maskgit['steps'])==5000
+    assert ask('train_nar', 'profile=paper')==ask('train_nar', 'recipe=nar-mage-base')
 
 # --- folders and paths
 # -------------------------------------------------------------------------------------------------
