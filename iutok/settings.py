@@ -8,10 +8,11 @@ __all__ = ['TRANSFORM_NAMES', 'MINI_TEACHER_NAMES', 'TEACHER_NAMES', 'SIZE_NAMES
            'PIXELS', 'VQGAN', 'CVQVAE', 'FSQ_', 'LLAMAGEN', 'DECODER', 'BIG_VIT', 'BASE_VIT', 'VQKD', 'CLUSTER',
            'RECIPES', 'AR', 'NAR', 'SMALL', 'MINI_PIXELS', 'MINI', 'FEW', 'SMOKE_PIXELS', 'SMOKE', 'LESS',
            'QUICK_PIXELS', 'QUICK', 'PAPER_ROWS', 'COLOUR', 'EMOJI_PIXELS', 'EMOJI', 'TINY', 'HALF', 'EMOJI_SIZES',
-           'TYPES', 'EVERYWHERE', 'WITH_DATA', 'NEEDS', 'PATHS', 'Parameter', 'count', 'choice', 'weight', 'share',
-           'rate', 'counts', 'adam_betas', 'texts', 'teacher_name', 'views_name', 'data_name', 'parameter', 'as_name',
-           'run_name', 'run_set', 'world_of', 'run_folder', 'rows_of', 'takes', 'default_recipe', 'recipe_row',
-           'check_parameters', 'check_together', 'resolve', 'anchored', 'check_places', 'value', 'parse_words']
+           'TOWER_NAMES', 'T2I_SIZE_NAMES', 'T2I', 'MINI_T2I', 'NATIVE', 'TYPES', 'EVERYWHERE', 'WITH_DATA', 'NEEDS',
+           'PATHS', 'Parameter', 'count', 'choice', 'weight', 'share', 'rate', 'counts', 'adam_betas', 'texts',
+           'teacher_name', 'views_name', 'data_name', 'parameter', 'tower_name', 'as_name', 'run_name', 'run_set',
+           'world_of', 'run_folder', 'rows_of', 'takes', 'default_recipe', 'recipe_row', 'check_parameters',
+           'check_together', 'resolve', 'anchored', 'check_places', 'value', 'parse_words']
 
 # %% ../nbs/39_settings.ipynb #f75d692f
 import ast,os,re
@@ -455,6 +456,36 @@ for profile,sizes in dict(mini={}, smoke=SMOKE, quick=QUICK).items():
         if 'ars' in row: row |= dict(ars=[a.replace('runs/', 'runs/emoji-') for a in row['ars']])
         RECIPES[f'emoji-{profile}-{kind}'] = row
 
+# %% ../nbs/39_settings.ipynb #cfc42715
+TOWER_NAMES = ('minilm', 'clip', 'openclip_L_14', 'openclip_H_14', 'openclip_bigG_14', 'evaclip')
+T2I_SIZE_NAMES = ('small', 'large', 'llama_medium')
+DATA_NAMES = (*DATA_NAMES, 'coco')
+
+def tower_name(k, v):
+    if not re.fullmatch(r't5:.+', v): check_choice(k, v, (*TOWER_NAMES, 't5:NAME'))
+
+PARAMETERS |= dict(
+    kind            = P('str', "ar, one token after the other, or nar, filling masked ones", choice('ar', 'nar')),
+    tower           = P('str', "frozen text tower: minilm, a teacher that learned from captions, or t5:NAME of the hub",
+                        tower_name),
+    text_tokens     = P('int', "most tokens of a caption; longer ones are cut", count(1, 512)))
+OTHERWISE |= {
+    'train_t2i.size':       P('str', 'a name in T2I_SIZES: small, large, llama_medium', choice(*T2I_SIZE_NAMES)),
+    'train_t2i.drop_label': P('float', 'probability of the null caption, for guidance', share)}
+
+T2I = {k:v for k,v in AR.items() if k!='text_weights'} | dict(
+    notebook='train_t2i', kind='ar', tower='t5:google/flan-t5-xl', text_tokens=120, data='coco',
+    name='{tokenizer_name}-t2i-{kind}-{size}-s{seed}')
+MINI_T2I = T2I | {k:v for k,v in RECIPES['emoji-mini-ar'].items() if k in T2I and k not in ('notebook', 'name')} | dict(
+    kind='ar', tower='minilm', text_tokens=24)
+NATIVE = dict(train_t2i='emoji') # the world of a notebook that has rows in one only
+PAPER_ROWS |= dict(train_t2i='t2i-llama-medium')
+RECIPES |= {'t2i-llama-medium': T2I, 'emoji-mini-t2i': MINI_T2I} | {
+    f'emoji-{profile}-t2i': MINI_T2I | {k:v for k,v in RECIPES[f'emoji-{profile}-ar'].items()
+                                        if k in ('profile', 'tokenizer', 'train_images', 'held_images')} | dict(
+        profile=profile, steps=steps, **few)
+    for profile,steps,few in (('smoke', 20, dict(batch_size=32)), ('quick', 250, {}))}
+
 # %% ../nbs/39_settings.ipynb #1a4cbe01
 def as_name(v): # a value as part of a folder's name
     if not isinstance(v, str) or not re.search(r'[/\\:]', v): return v
@@ -538,7 +569,8 @@ def default_recipe(
     "The row that a profile chooses, and the data; a ValueError where it has none."
     check_choice('profile', profile, PROFILES)
     kind = notebook.removeprefix('train_')
-    if (own := f'{data}-{profile}-{kind}') in RECIPES: return own
+    for world in (data, NATIVE.get(notebook)):
+        if (own := f'{world}-{profile}-{kind}') in RECIPES: return own
     name = PAPER_ROWS.get(notebook, f'paper-{kind}') if profile=='paper' else f'{profile}-{kind}'
     if name in RECIPES: return name
     hint = " The paper's teachers are not trained but loaded: load_teacher(NAME, profile='paper')."

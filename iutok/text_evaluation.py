@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PROMPTS', 'pairs_of', 'absent_pairs', 'without_pairs', 'emoji_prompts', 'lab', 'background', 'Matcher',
            'train_matcher', 'judge_matcher', 'save_matcher', 'load_matcher', 'held_reference', 'score_t2i',
-           'score_table']
+           'score_table', 'draw_t2i', 'score_prompts']
 
-# %% ../nbs/75_text_evaluation.ipynb #3b08b3c8
+# %% ../nbs/75_text_evaluation.ipynb #9b9ad5e3
 import json,math,numpy as np,torch,torch.nn.functional as F
 from dataclasses import asdict
 from functools import lru_cache
@@ -17,13 +17,14 @@ from .captions import text_tower
 from .checks import check_choice,check_count,check_seed
 from .data import Batches
 from .emoji import COLOURS,EmojiSet,STYLES,layout
+from .evaluation import decode_u8
 from .files import asset,atomic,fingerprint,load_json,save_json
 from .metrics.features import Scorer,check_u8,get_extractor,load_scorer
 from .metrics.scores import reference_stats,score_images
 from .mini_teachers import caption_ranks
 from .training import warmup_cosine
 
-# %% ../nbs/75_text_evaluation.ipynb #4dcf935f
+# %% ../nbs/75_text_evaluation.ipynb #2cd622e0
 PROMPTS = ('plain', 'held_out', 'pairs')
 
 def pairs_of(
@@ -47,7 +48,7 @@ def without_pairs(
     pairs = set(pairs)
     return images.subset([i for i,p in enumerate(zip(images.concepts, images.colours)) if p not in pairs])
 
-# %% ../nbs/75_text_evaluation.ipynb #70273384
+# %% ../nbs/75_text_evaluation.ipynb #77acd81a
 def _views(images, wanted): # (picture, colour) of each -> (picture, view); views that the set does not use
     first,out = int(images.places[:,1].max())+1,{}
     for v in range(first, first+1000):
@@ -81,7 +82,7 @@ def emoji_prompts(
     wanted = [(int(rng.choice(sorted(pictures[c]))), k) for c,k in (absent[i] for i in drawn)]
     return EmojiSet('train', _views(train, wanted), train.emoji, train.seed)
 
-# %% ../nbs/75_text_evaluation.ipynb #1afd7b83
+# %% ../nbs/75_text_evaluation.ipynb #6ed22117
 def lab(
     rgb:Tensor, # (..., 3) sRGB, 0 to 255
 )->Tensor:      # (..., 3) float32: lightness 0 to 100, green to red, blue to yellow
@@ -105,7 +106,7 @@ def background(
     votes = F.one_hot(torch.cdist(pixels, named.expand(len(pixels), -1, -1)).argmin(-1), len(named))
     return votes.sum(1).argmax(1)
 
-# %% ../nbs/75_text_evaluation.ipynb #f21c2127
+# %% ../nbs/75_text_evaluation.ipynb #3a7e2833
 class Matcher(nn.Module):
     "Says how well pictures and captions fit, and which style a picture has."
     def __init__(self,
@@ -138,7 +139,7 @@ class Matcher(nn.Module):
         parts = zip(u8.cpu().split(250), self.tokens(captions).split(250))
         return tuple(torch.cat(z) for z in zip(*[self(*p) for p in parts]))
 
-# %% ../nbs/75_text_evaluation.ipynb #4bf3d5b8
+# %% ../nbs/75_text_evaluation.ipynb #4088b9da
 def train_matcher(
     steps:int=700,      # optimiser steps
     batch_size:int=64,  # B, pictures and captions among which each finds its own
@@ -171,7 +172,7 @@ def train_matcher(
     how = dict(steps=steps, batch_size=batch_size, lr=lr, hide=hide, seed=seed, images=images.fingerprint)
     return net.eval().requires_grad_(False),judge_matcher(net)|how
 
-# %% ../nbs/75_text_evaluation.ipynb #4b99a357
+# %% ../nbs/75_text_evaluation.ipynb #0b4ee2da
 def judge_matcher(
     net:Matcher, # in eval mode
 )->dict:         # caption_first and style in [0, 1], caption_rank from 1 to 100
@@ -210,7 +211,7 @@ def load_matcher(
     if lost: raise ValueError(f'{path} holds no Matcher: it lacks {lost[0]}')
     return net.eval().requires_grad_(False)
 
-# %% ../nbs/75_text_evaluation.ipynb #082fb913
+# %% ../nbs/75_text_evaluation.ipynb #cd300883
 def held_reference()->EmojiSet:
     "Held-out pictures on drawn grounds, in four views that no set of sentences uses."
     held = EmojiSet.open('test')
@@ -235,7 +236,7 @@ def _fits(u8, prompts, among, feats, orders): # shares and ranks, one dict for e
                    | dict(caption_rank=ranks.mean().item(), caption_first=(ranks == 1).float().mean().item()))
     return out
 
-# %% ../nbs/75_text_evaluation.ipynb #e61fbb67
+# %% ../nbs/75_text_evaluation.ipynb #931c9f0e
 def score_t2i(
     u8:Tensor,        # (N, 3, S, S) uint8 pictures, N >= 10
     prompts:EmojiSet, # the N sentences they were drawn for, as emoji_prompts gives them
@@ -272,3 +273,37 @@ def score_table(
     names = [k for k in metrics if not k.endswith(('_real', '_shuffled'))]
     columns = dict(pictures='', real='_real', shuffled='_shuffled')
     return pd.DataFrame({c:[metrics.get(k+end) for k in names] for c,end in columns.items()}, index=names)
+
+# %% ../nbs/75_text_evaluation.ipynb #aea75424
+def draw_t2i(
+    net,              # a network of captions: condition, sample and length
+    tok,              # the tokenizer whose codes it draws
+    tower,            # what read the captions that it learned from
+    captions:list,    # (N,) sentences
+    scale:float=1.,   # guidance, 1: off
+    seed:int=0,       # picture i depends on (seed, i)
+    **how,            # more of the network's `sample`
+)->Tensor:            # (N, 3, S, S) uint8
+    "A picture for every sentence. Raises as the network's `condition` and `sample` do."
+    side = math.isqrt(net.length)
+    tokens = net.sample(net.condition(tower, list(captions)), scale=scale, seed=seed, **how)
+    return torch.cat(list(decode_u8(tok, tokens.view(-1, side, side))))
+
+def score_prompts(
+    net,                  # as in draw_t2i
+    tok,                  # likewise
+    tower,                # likewise
+    n:int=300,            # sentences of each kind
+    seed:int=0,           # of the sentences and of the pictures
+    scale:float=1.,       # guidance, 1: off
+    train:EmojiSet=None,  # what the network learned from; None: the usual training set
+    cache=None,           # folder of the reference's statistics
+    **how,                # more of the network's `sample`
+)->tuple[dict,dict,dict]: # of each name in PROMPTS: metrics, (n, 3, S, S) uint8 pictures, protocol
+    "Draw for sentences of every kind and score what comes. Raises as `emoji_prompts`, `draw_t2i` and `score_t2i` do."
+    metrics,pictures,protocols = {},{},{}
+    for kind in PROMPTS:
+        prompts = emoji_prompts(kind, n, seed, train)
+        pictures[kind] = draw_t2i(net, tok, tower, prompts.captions, scale, seed, **how)
+        metrics[kind],protocols[kind] = score_t2i(pictures[kind], prompts, seed=seed, cache=cache)
+    return metrics,pictures,protocols

@@ -2,13 +2,15 @@
 import json, math
 from copy import deepcopy
 from importlib.util import find_spec
+from types import SimpleNamespace
 import pytest, torch, torch.nn.functional as F
 from torch import nn
 from iutok.proposals.ar import AR, AR_SIZES, ppl
 from iutok.proposals.nar import NAR, masked_nats
 from iutok.proposals.text import KINDS, T2I, T2I_SIZES, CaptionFeatures, captions_of, load_captions
 from iutok.sampling import greedy, sample
-from iutok.teachers import Teacher
+from iutok.settings import T2I_SIZE_NAMES, TOWER_NAMES, parse_words, resolve, run_folder
+from iutok.teachers import TEACHERS, Teacher
 from iutok.text import SentenceBert, TokenTower, _clip_features, _tower, bert_names, load_token_tower
 
 # --- towers
@@ -375,3 +377,50 @@ def test_ppl_and_masked_nats_take_encoded_captions_as_they_take_a_tensor():
     assert ppl(small(), t, said, batch_size=4)==pytest.approx(ppl(small(), t, said[:]), rel=1e-5)
     got,want = (masked_nats(small('nar'), t, c, batch_size=4) for c in (said, said[:]))
     assert got==pytest.approx(want, abs=1e-5)
+
+# --- settings
+# ------------------------------------------------------------------------------------------------------
+
+def ask(*words): return resolve('train_t2i', parse_words('train_t2i', list(words)))
+
+def test_every_profile_has_a_row_in_colour():
+    for profile,steps in (('smoke', 20), ('quick', 250), ('mini', 300)):
+        row,ar = ask(f'profile={profile}'),resolve('train_ar', dict(profile=profile, data='emoji'))
+        assert (row['recipe'], row['data'], row['steps'])==(f'emoji-{profile}-t2i', 'emoji', steps)
+        assert (row['kind'], row['tower'], row['text_tokens'], row['drop_label'])==('ar', 'minilm', 24, .1)
+        same = 'tokenizer image_size train_images held_images steps batch_size lr betas weight_decay clip transform'
+        assert {k:row[k] for k in same.split()}=={k:ar[k] for k in same.split()} # the class network's budget
+        assert run_folder(row).parts[-2:]==(f'emoji-{profile}', 'vqgan-s0-t2i-ar-small-s0')
+    assert ask('profile=mini', 'data=folder:here')['recipe']=='emoji-mini-t2i'
+    paper = ask('profile=paper')
+    assert (paper['tower'], paper['text_tokens'], paper['size'])==('t5:google/flan-t5-xl', 120, 'llama_medium')
+    assert (paper['data'], paper['recipe'])==('coco', 't2i-llama-medium')
+
+def test_the_names_of_the_settings_are_those_of_the_library():
+    assert TOWER_NAMES==('minilm', *(n for n,t in TEACHERS.items() if t.text))
+    assert T2I_SIZE_NAMES==tuple(T2I_SIZES) and {ask(f'kind={k}')['kind'] for k in KINDS}==set(KINDS)
+    for name in (*TOWER_NAMES, 't5:google/flan-t5-xl'): assert ask(f'tower={name}')['tower']==name
+
+@pytest.mark.parametrize('word, message', [
+    ('tower=mini', 'tower must be one of minilm, clip'), ('tower=t5:', 't5:NAME'), ('kind=gan', 'kind must be one of'),
+    ('text_tokens=0', 'text_tokens must be a whole number from 1 to 512'), ('text_tokens=513', 'from 1 to 512'),
+    ('size=gpt2_xl', 'size must be one of small, large, llama_medium'), ('drop_label=2', 'drop_label must be'),
+    ('text_weights=a', "no parameter 'text_weights'")])
+def test_bad_settings(word, message):
+    with pytest.raises(ValueError) as e: ask(word)
+    assert message in str(e.value)
+
+@both
+def test_it_is_kept_and_loaded_as_any_proposal_network(kind, tmp_path):
+    from iutok.proposals import load_proposal
+    tok = SimpleNamespace(fingerprint=lambda encoding_only: 'codes')
+    net = small(kind, tower='letters-1')
+    t,c = batch(net)
+    net.save(tmp_path, tok)
+    again = load_proposal(tmp_path, tok)
+    assert type(again) is type(net) and logits(again, t, c).equal(logits(net, t, c))
+    how = dict(scale=2., seed=1) | (dict(steps=4) if kind=='nar' else {})
+    z = again.sample(again.condition(words_tower(), ['ab', '']), **how)
+    assert z.shape==(2, 9) and z[:1].equal(net.sample(net.condition(words_tower(), ['ab']), **how))
+    with pytest.raises(ValueError, match='another tokenizer'):
+        load_proposal(tmp_path, SimpleNamespace(fingerprint=lambda encoding_only: 'others'))

@@ -226,3 +226,35 @@ def test_unfit_pictures_are_refused(prompts, stats, u8, kw, error, says):
 def test_ten_pictures_are_the_least(prompts, stats):
     with pytest.raises(ValueError, match='number of pictures must be .* at least 10'):
         score_t2i(pictures(9), prompts.subset(range(9)), cache=stats)
+
+# ---- a network
+
+class Painter: # network and tokenizer in one: tokens are colours of 2 x 2 fields
+    length = 4
+    def condition(self, tower, captions):
+        self.tower, self.asked = tower, captions
+        return torch.tensor([*map(len, captions)])
+    def sample(self, cond, scale, seed, **how):
+        self.how = dict(scale=scale, seed=seed) | how
+        return (cond[:, None]+torch.arange(4))%12
+    def decode(self, tokens): # (B, h, w) -> (B, 3, 32, 32) in [0, 1]
+        x = torch.tensor(list(COLOURS.values()))[tokens].permute(0, 3, 1, 2)/255
+        return x.repeat_interleave(16, 2).repeat_interleave(16, 3)
+
+def test_a_picture_is_drawn_for_every_sentence():
+    p = Painter()
+    u8 = draw_t2i(p, p, 'tower', ('a b', 'a'), scale=3., seed=5, top_k=7)
+    assert u8.shape == (2, 3, 32, 32) and u8.dtype == torch.uint8 and p.tower == 'tower' and p.asked == ['a b', 'a']
+    assert p.how == dict(scale=3., seed=5, top_k=7)
+    for k, (y, x) in enumerate([(0, 0), (0, 31), (31, 0), (31, 31)]): # rows before columns
+        want = torch.tensor(list(COLOURS.values())[3+k])
+        assert (u8[0, :, y, x]-want).abs().max() <= 1
+
+def test_all_kinds_of_sentences_are_scored(train, stats):
+    p, few = Painter(), train.subset(range(0, 20_000, 16))
+    metrics, pictures, protocols = score_prompts(p, p, None, 12, seed=3, train=few, cache=stats)
+    assert list(metrics) == list(pictures) == list(protocols) == list(PROMPTS)
+    assert p.asked == emoji_prompts('pairs', 12, 3, few).captions
+    for k in PROMPTS:
+        own = score_t2i(pictures[k], emoji_prompts(k, 12, 3, few), seed=3, cache=stats)
+        assert own == (metrics[k], protocols[k])
