@@ -10,9 +10,9 @@ __all__ = ['TRANSFORM_NAMES', 'MINI_TEACHER_NAMES', 'TEACHER_NAMES', 'SIZE_NAMES
            'QUICK_PIXELS', 'QUICK', 'PAPER_ROWS', 'COLOUR', 'EMOJI_PIXELS', 'EMOJI', 'TINY', 'HALF', 'EMOJI_SIZES',
            'TOWER_NAMES', 'T2I_SIZE_NAMES', 'T2I', 'MINI_T2I', 'NATIVE', 'TYPES', 'EVERYWHERE', 'WITH_DATA', 'NEEDS',
            'PATHS', 'Parameter', 'count', 'choice', 'weight', 'share', 'rate', 'counts', 'adam_betas', 'texts',
-           'teacher_name', 'data_name', 'parameter', 'tower_name', 'as_name', 'run_name', 'run_set', 'world_of',
-           'run_folder', 'rows_of', 'takes', 'default_recipe', 'recipe_row', 'check_parameters', 'check_together',
-           'resolve', 'anchored', 'check_places', 'value', 'parse_words']
+           'teacher_name', 'views_name', 'data_name', 'parameter', 'tower_name', 'as_name', 'run_name', 'run_set',
+           'world_of', 'run_folder', 'rows_of', 'takes', 'default_recipe', 'recipe_row', 'check_parameters',
+           'check_together', 'resolve', 'anchored', 'check_places', 'value', 'parse_words']
 
 # %% ../nbs/39_settings.ipynb #f75d692f
 import ast,os,re
@@ -64,6 +64,9 @@ def texts(k, v):
 
 def teacher_name(k, v):
     if not re.fullmatch(r'timm:[\w.@/:-]+', v): check_choice(k, v, (*TEACHER_NAMES, 'timm:NAME'))
+
+def views_name(k, v):
+    if not re.fullmatch(r'emoji:[1-9]\d*', v): check_choice(k, v, ('none', 'flip', 'ten_crop', 'emoji:V'))
 
 def data_name(k, v):
     if not (v.startswith('folder:') and len(v)>7): check_choice(k, v, (*DATA_NAMES, 'folder:PATH'))
@@ -154,6 +157,8 @@ PARAMETERS |= dict(
 # %% ../nbs/39_settings.ipynb #93b1db57
 PARAMETERS |= dict(
     transform       = P('str', "none, weak, strong or default", choice(*TRANSFORM_NAMES)),
+    views           = P('str', "train on stored tokens of these views: none, flip, ten_crop or emoji:V; None: as the "
+                               "transform says", views_name),
     steps           = P('int', "optimiser steps", count()),
     batch_size      = P('int', "images per step, over all processes", count()),
     lr              = P('float', "peak learning rate", rate),
@@ -547,7 +552,7 @@ EVERYWHERE = ('profile', 'recipe', 'name', 'run_root')    # no recipe has to nam
 WITH_DATA = ('data_root', 'train_images', 'held_images') # nor these where there are data
 # What stands for something that a run may do without is left out of its values where it does,
 # so that runs from before there was such a thing keep their identity.
-NEEDS = dict(nars='nars', nar_order='nars', nar_steps='nars')
+NEEDS = dict(views='views', nars='nars', nar_order='nars', nar_steps='nars')
 
 def rows_of(
     notebook:str, # stem of a runner notebook
@@ -563,8 +568,8 @@ def takes(
     if not some:
         raise ValueError(f"There is no runner notebook '{notebook}'. There are: "
                          f"{', '.join(dict.fromkeys(r['notebook'] for r in RECIPES.values()))}.")
-    extra = dict(train_vqkd=('teacher_weights',), train_cluster=('teacher_weights',), train_teacher=(
-        'width', 'depth', 'heads', 'project', 'steps', 'batch_size', 'lr', 'drop')).get(notebook, ())
+    extra = dict(train_vqkd=('teacher_weights',), train_cluster=('teacher_weights',), train_ar=('views',),
+        train_teacher=('width', 'depth', 'heads', 'project', 'steps', 'batch_size', 'lr', 'drop')).get(notebook, ())
     also = EVERYWHERE + (WITH_DATA if 'data' in some else ()) + extra
     return [k for k in PARAMETERS if k in some or k in also]
 
