@@ -491,9 +491,17 @@ PARAMETERS |= dict(
     network = P('str', "folder of a finished train_ar, train_nar or train_t2i run"),
     prompts = P('list', "sentences, for a network that was trained on captions; []: some of the held-out ones", texts),
     n       = P('int', "images per class or sentence", count(1, 64)))
+OTHERWISE |= {
+    'evaluate_t2i.network': P('str', "folder of a finished train_t2i run"),
+    'evaluate_t2i.seed':    P('int', "of the sentences and of the pictures", count(0, 2**32-1)),
+    'evaluate_t2i.n':       P('int', "sentences of each kind", count(10, 5000)),
+    'sample.seed':          P('int', "of the samples", count(0, 2**32-1))}
 RECIPES |= {f'{p}-sample': dict(
     notebook='sample', profile=p, network=f'runs/{p}/vqgan-s0-ar-small-s0', prompts=[], n=2 if p=='smoke' else 8,
     scale=1., seed=0, name='{network_name}-samples') for p in ('smoke', 'quick', 'mini')}
+RECIPES |= {f'{p}-evaluate_t2i': dict(
+    notebook='evaluate_t2i', profile=p, network=f'runs/emoji-{p}/fsq-s0-t2i-ar-small-s0', n=dict(smoke=20).get(p, 300),
+    scale=1., seed=0, name='{network_name}-scores') for p in ('smoke', 'quick', 'mini')}
 PAPER_ROWS |= dict(sample='paper-sample')
 RECIPES |= {'paper-sample': RECIPES['mini-sample'] | dict(
     profile='paper', network='runs/paper/vqgan-8192-dd2-s3407-ar-llama_medium-s3407', scale=1.75)}

@@ -118,7 +118,7 @@ class CausalT2I(T2I, AR):
     "Caption to image by next-token prediction."
     def make_body(self):
         self.embed = nn.Embedding(self.n_codes, self.width)
-        self.vocab,self.pos = self.n_codes,None
+        self.vocab,self.pos,self.order = self.n_codes,None,'raster'
         self.blocks = nn.ModuleList(Layer(self.width, self.heads, self.mlp, self.arch, 0.) for _ in range(self.layers))
         self.norm = nn.RMSNorm(self.width, eps=1e-5)
         self.head = nn.Linear(self.width, self.n_codes, bias=False)
