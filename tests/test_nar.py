@@ -4,7 +4,7 @@ import numpy as np
 import pytest, torch, torch.nn.functional as F
 from peers import DATA,MAGE_SMALL,fill,mage_ours,mage_tokens
 from iutok.proposals.ar import AR,AR_SIZES
-from iutok.proposals.nar import FORMS,MASK_RATES,NAR,NAR_SIZES,load_mage,mask_count,masked_nats,random_ranks
+from iutok.proposals.nar import MASK_RATES,NAR,NAR_SIZES,load_mage,mask_count,masked_nats,random_ranks
 
 def small(form='maskgit', seed=0, **kw):
     "A random network whose output is not constant."
@@ -147,7 +147,6 @@ def test_smoothing_is_mages_formula_and_only_in_training(kw, monkeypatch):
     net = small(drop_label=0, dropout=0., **kw)
     read,_ = seen(net, monkeypatch)
     t,y = batch(net, 6)
-    losses = {}
     for mode in (True, False):
         net.train(mode)
         loss = net.loss(t, y)

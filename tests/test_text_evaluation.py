@@ -4,10 +4,8 @@ import json
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 
-from iutok import text_evaluation as te
-from iutok.emoji import COLOURS, STYLES, EmojiSet, Layout, compose
+from iutok.emoji import COLOURS, EmojiSet, Layout, compose
 from iutok.files import asset, load_json
-from iutok.mini_teachers import caption_ranks
 from iutok.text_evaluation import *
 
 NAMES = list(COLOURS)
