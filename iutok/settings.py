@@ -9,9 +9,9 @@ __all__ = ['TRANSFORM_NAMES', 'MINI_TEACHER_NAMES', 'TEACHER_NAMES', 'SIZE_NAMES
            'RECIPES', 'AR', 'NAR', 'SMALL', 'MINI_PIXELS', 'MINI', 'FEW', 'SMOKE_PIXELS', 'SMOKE', 'LESS',
            'QUICK_PIXELS', 'QUICK', 'PAPER_ROWS', 'COLOUR', 'EMOJI_PIXELS', 'EMOJI', 'TINY', 'HALF', 'EMOJI_SIZES',
            'TOWER_NAMES', 'T2I_SIZE_NAMES', 'T2I', 'MINI_T2I', 'NATIVE', 'TYPES', 'EVERYWHERE', 'WITH_DATA', 'NEEDS',
-           'PATHS', 'Parameter', 'count', 'choice', 'weight', 'share', 'rate', 'counts', 'adam_betas', 'texts',
-           'teacher_name', 'views_name', 'data_name', 'parameter', 'tower_name', 'as_name', 'run_name', 'run_set',
-           'world_of', 'run_folder', 'rows_of', 'takes', 'default_recipe', 'recipe_row', 'check_parameters',
+           'OPTIONAL', 'PATHS', 'Parameter', 'count', 'choice', 'weight', 'share', 'rate', 'counts', 'adam_betas',
+           'texts', 'teacher_name', 'views_name', 'data_name', 'parameter', 'tower_name', 'as_name', 'run_name',
+           'run_set', 'world_of', 'run_folder', 'rows_of', 'takes', 'default_recipe', 'recipe_row', 'check_parameters',
            'check_together', 'resolve', 'anchored', 'check_places', 'value', 'parse_words']
 
 # %% ../nbs/39_settings.ipynb #f75d692f
@@ -159,6 +159,7 @@ PARAMETERS |= dict(
     transform       = P('str', "none, weak, strong or default", choice(*TRANSFORM_NAMES)),
     views           = P('str', "train on stored tokens of these views: none, flip, ten_crop or emoji:V; None: as the "
                                "transform says", views_name),
+    order           = P('str', "in which tokens are predicted; None: raster", choice('raster', 'spiral', 'random')),
     steps           = P('int', "optimiser steps", count()),
     batch_size      = P('int', "images per step, over all processes", count()),
     lr              = P('float', "peak learning rate", rate),
@@ -560,7 +561,8 @@ EVERYWHERE = ('profile', 'recipe', 'name', 'run_root')    # no recipe has to nam
 WITH_DATA = ('data_root', 'train_images', 'held_images') # nor these where there are data
 # What stands for something that a run may do without is left out of its values where it does,
 # so that runs from before there was such a thing keep their identity.
-NEEDS = dict(views='views', nars='nars', nar_order='nars', nar_steps='nars')
+NEEDS = dict(nars='nars', nar_order='nars', nar_steps='nars')
+OPTIONAL = dict(train_ar=('views', 'order', 'ema')) # left out, too, where they are not given
 
 def rows_of(
     notebook:str, # stem of a runner notebook
@@ -576,7 +578,7 @@ def takes(
     if not some:
         raise ValueError(f"There is no runner notebook '{notebook}'. There are: "
                          f"{', '.join(dict.fromkeys(r['notebook'] for r in RECIPES.values()))}.")
-    extra = dict(train_vqkd=('teacher_weights',), train_cluster=('teacher_weights',), train_ar=('views',),
+    extra = dict(OPTIONAL, train_vqkd=('teacher_weights',), train_cluster=('teacher_weights',),
         train_teacher=('width', 'depth', 'heads', 'project', 'steps', 'batch_size', 'lr', 'drop')).get(notebook, ())
     also = EVERYWHERE + (WITH_DATA if 'data' in some else ()) + extra
     return [k for k in PARAMETERS if k in some or k in also]
@@ -671,6 +673,7 @@ def resolve(
         raise ValueError(f"The recipe '{name}' is of profile {row['profile']}; leave profile={given['profile']} out.")
     params = {k:None for k in takes(notebook)} | row | given | dict(profile=row['profile'], recipe=name)
     params = {k:v for k,v in params.items() if k not in NEEDS or params[NEEDS[k]]}
+    params = {k:v for k,v in params.items() if k not in OPTIONAL.get(notebook, ()) or v is not None}
     check_together(params)
     run_name(params)
     return params

@@ -252,15 +252,19 @@ def test_the_papers_proposal_networks_see_augmented_images_and_gpt2_starts_from_
         assert row['text_weights']==(None if 'llama' in name else name.removeprefix('ar-'))
     assert ask('train_ar')['transform']=='none' # mini: one view, tokenised once
 
-def test_views_are_part_of_a_run_only_where_they_are_named():
-    assert 'views' not in ask('train_ar') and ask('train_ar', 'views=emoji:6')['views']=='emoji:6'
+@pytest.mark.parametrize('word', ['views=emoji:6', 'order=random', 'ema=0.99'])
+def test_what_is_optional_is_part_of_a_run_only_where_it_is_named(word):
+    name,value = word.split('=')
+    assert name not in ask('train_ar') and str(ask('train_ar', word)[name])==value
+
+def test_views_are_known_kinds():
     for wrong in ('ten-crop', 'emoji:0', 'emoji', 'flip:2'):
         with pytest.raises(ValueError, match='views must be one of none, flip, ten_crop'):
             ask('train_ar', f'views={wrong}')
 
 def test_without_masked_networks_evaluate_has_the_values_it_had_before_there_were_any():
     without,with_ = ask('evaluate'),ask('evaluate', 'nars=["runs/mini/vqgan-s0-nar_small-s0"]')
-    assert {k for k in with_ if k not in without}==set(NEEDS)-{'views'}=={'nars', 'nar_order', 'nar_steps'}
+    assert {k for k in with_ if k not in without}==set(NEEDS)=={'nars', 'nar_order', 'nar_steps'}
     assert (with_['nar_order'], with_['nar_steps'])==('halton', 16)
     assert ask('evaluate', 'nars=[]', 'nar_steps=4')==without # nothing to fill
 
