@@ -1,10 +1,11 @@
 "The AR network: against Hugging Face's own, against closed forms, and the rules of the sequence."
-import json, math, os, socket, subprocess, sys
+import json, math, sys
 from pathlib import Path
 import pytest, torch, torch.distributed as dist, torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
 from iutok.proposals.ar import AR, AR_SIZES, attend, load_hf, ppl, spiral
+from ranks import finish, start_two
 
 ARCHS = ('llama', 'gpt2')
 
@@ -404,17 +405,7 @@ def worker(folder):
 
 @pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason='needs torch.distributed with gloo')
 def test_sharded_over_two_processes_it_steps_and_saves_as_one_does(tmp_path):
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    env = lambda r: os.environ | dict(RANK=str(r), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port),
-                                      OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='')
-    ps = [subprocess.Popen([sys.executable, __file__, str(tmp_path)], env=env(r), cwd=Path(__file__).parents[1],
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for r in range(2)]
-    try: logs = [p.communicate(timeout=300)[0] for p in ps]
-    finally:
-        for p in ps: p.kill()
-    assert [p.returncode for p in ps]==[0, 0], '\n'.join(logs)[-3000:]
+    finish(start_two(__file__, str(tmp_path)))
     ar,losses = sharded(0, 1)
     out = torch.load(tmp_path/'out.pt', weights_only=True)
     torch.testing.assert_close(out['losses'], losses, atol=1e-5, rtol=1e-5)

@@ -1,9 +1,10 @@
 """Two gloo processes on a CPU train what one process trains on the joint batch, stay together, resume, and stop
 together."""
-import csv,os,socket,subprocess,sys
+import csv,os,sys
 from pathlib import Path
 import pytest,torch,torch.distributed as dist
 from torch import nn
+from ranks import finish,start_two
 from iutok.training import Phase,constant,fit,seed_everything
 from iutok.data import Batches,load_images
 from iutok.losses.gan import PatchGAN
@@ -116,18 +117,7 @@ def undivided(folder): # batches that were not told about the other process
     fit(dict(a=Phase(m, torch.optim.SGD(m.parameters()), constant(.1))), batches(rank=0, world=1), 1, folder)
 
 def test_two_processes(tmp_path): # one launch for all, since starting takes longer than training
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    env = lambda r: os.environ | dict(RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE='2', LOCAL_WORLD_SIZE='2',
-                                      MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), ACCELERATE_USE_CPU='true',
-                                      OMP_NUM_THREADS='1')
-    ps = [subprocess.Popen([sys.executable, __file__, str(tmp_path)], env=env(r), cwd=Path(__file__).parents[1],
-                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for r in range(2)]
-    try: logs = [p.communicate(timeout=900)[0] for p in ps]
-    finally:
-        for p in ps: p.kill()
-    assert [p.returncode for p in ps]==[0, 0], '\n'.join(logs)[-3000:]
+    finish(start_two(__file__, str(tmp_path)), timeout=900)
     a,b = (torch.load(tmp_path/f'out{r}.pt', weights_only=True) for r in range(2))
 
     one = joint(tmp_path/'one') # the joint batch

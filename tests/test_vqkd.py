@@ -12,6 +12,7 @@ from iutok.training import fit,seed_everything
 from iutok.data import Batch,Batches,load_images
 from iutok.distillation import Distil,distil_phase,vqkd_tokenizer
 from iutok.pixels import to_float
+from ranks import finish,start_two
 from iutok.recipes import RECIPES,student_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -125,16 +126,10 @@ def train_six_steps(folder): # what each process runs
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason='needs gloo')
 def test_two_processes_share_the_features_and_learn_one_codebook(tmp_path):
-    import os,socket,subprocess
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-    base = os.environ | dict(OMP_NUM_THREADS='1', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), PYTHONPATH=str(ROOT),
-                             ACCELERATE_USE_CPU='true')
-    code = ("import sys; sys.path.insert(0, 'tests'); from test_vqkd import train_six_steps; "
-            f"train_six_steps({str(tmp_path/'two')!r})")
-    ps = [subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, env=base
-                           | dict(RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE='2')) for r in (0, 1)]
+    code = f"from test_vqkd import train_six_steps; train_six_steps({str(tmp_path/'two')!r})"
+    both = start_two('-c', code)
     train_six_steps(tmp_path/'one')
-    assert [p.wait(timeout=240) for p in ps]==[0, 0]
+    finish(both)
     a,b,one = (torch.load(tmp_path/f, weights_only=True) for f in ('two/end0.pt', 'two/end1.pt', 'one/end0.pt'))
     # each process asks for its own half
     assert all(len(s)==4 for s in a['seen']+b['seen']) and [x+y for x,y in zip(a['seen'], b['seen'])]==one['seen']
