@@ -75,7 +75,7 @@ def is_interval(
     share:float=.95, # of the intervals that hold the truth
     seed:int=0,      # of the draws
 )->Interval:
-    "Interval of an Inception score. Its usual ±, the deviation of ten splits, says how far a tenth of the images moves."
+    "Interval of an Inception score. Its usual ±, over ten splits, says how far a tenth of the images moves."
     return bootstrap(lambda i: inception_score(logits[i])[0], len(logits), draws, share, seed)
 
 # %% ../nbs/77_intervals.ipynb #0cedc22d

@@ -12,7 +12,7 @@ from .metrics.scores import Protocol
 
 # %% ../nbs/78_provenance.ipynb #db2884b2
 RECONSTRUCTED = ('rfd', 'rfd_infinity', 'isc_reconstructed', 'fd_floor', 'psnr', 'ssim', 'l1', 'mse', 'lpips_vgg')
-SAMPLED = ('gfd', 'gfd_infinity', 'isc', 'isc_std', 'class_consistency', 'gap') # of samples; of tables with _SIZE behind
+SAMPLED = ('gfd', 'gfd_infinity', 'isc', 'isc_std', 'class_consistency', 'gap') # in tables with _SIZE behind
 
 def protocol_of(
     record:dict, # of an evaluate run, of any age
@@ -128,10 +128,12 @@ def linked_html(
         if not text: return '<td></td>'
         b = t.best.get(heading)
         bold = bool(b and b.significant and b.row==row)
-        said = '&#10;'.join(esc(s) for s in t.sources(row, heading)) + (f'&#10;{esc(b.test)}, p = {b.p:.2g}' if bold else '')
+        said = [*t.sources(row, heading), *([f'{b.test}, p = {b.p:.2g}'] if bold else [])]
+        said = '&#10;'.join(esc(s) for s in said)
         return f'<td title="{said}">{f"<b>{esc(text)}</b>" if bold else esc(text)}</td>'
     levels = [(c,) if isinstance(c, str) else tuple(c) for c in t.table]
-    head = ''.join('<tr><th></th>'+''.join(f'<th>{esc(c[i])}</th>' for c in levels)+'</tr>' for i in range(len(levels[0])))
+    heads = [''.join(f'<th>{esc(c[i])}</th>' for c in levels) for i in range(len(levels[0]))]
+    head = ''.join(f'<tr><th></th>{h}</tr>' for h in heads)
     body = ''.join(f'<tr><th>{esc(r)}</th>'+''.join(cell(r, c) for c in t.table)+'</tr>' for r in t.table.index)
     notes = ''.join(f'<li>{esc(n)}</li>' for n in t.notes())
     where = f'<details><summary>Where these numbers come from</summary><ul>{notes}</ul></details>'

@@ -43,14 +43,15 @@ def test_every_number_names_its_records_and_nothing_breaks_the_html():
 
 def test_plain_text_says_it_by_name():
     said = repr(linked(ROWS, file='nbs/results/x.json'))
-    for word in (*[r['run'] for r in ROWS[:4]], '17d769b', 'b155ec67', 'scripts/verify nbs/results/x.json:RUN', 'AVX512'):
+    runs = [r['run'] for r in ROWS[:4]]
+    for word in (*runs, '17d769b', 'b155ec67', 'scripts/verify nbs/results/x.json:RUN', 'AVX512'):
         assert word in said
 
 def test_other_protocols_share_no_column_and_rows_need_records():
     rows = copy.deepcopy(ROWS)
     rows[1]['frozen']['score']['n_images'] = 77
-    with pytest.raises(ValueError, match='cannot stand in one column, rFD <1>: .*2,500 images against .* here, .*77 images'):
-        linked(rows)
+    says = 'cannot stand in one column, rFD <1>: .*2,500 images against .* here, .*77 images'
+    with pytest.raises(ValueError, match=says): linked(rows)
     with pytest.raises(ValueError, match='where the row C comes from'): linked(ROWS[:2])
 
 @pytest.mark.parametrize('file', sorted(RESULTS.glob('table1_*/records.json')), ids=lambda f: f.parent.name)
@@ -68,8 +69,9 @@ def test_complete_protocols_of_later_records_come_first():
     g,p = r['generations'][0],protocol_of(r, 'rfd')
     full = {k:p.record | dict(guidance=v) for k,v in (('score', 'none'), (g['run'], 1.5), (f"judge {g['run']}", 2.))}
     r['protocols'] = full
-    guided = [protocol_of(r, k).guidance for k in ('rfd', f"gfd_{g['size']}", f"isc_{g['size']}", f"judge_gfd_{g['size']}")]
-    assert guided==['none', 1.5, 1.5, 2.] and 'guidance 1.5' in str(source_of(r, f"gfd_{g['size']}"))
+    s = g['size']
+    guided = [protocol_of(r, k).guidance for k in ('rfd', f'gfd_{s}', f'isc_{s}', f'judge_gfd_{s}')]
+    assert guided==['none', 1.5, 1.5, 2.] and 'guidance 1.5' in str(source_of(r, f"gfd_{s}"))
 
 def test_bold_in_the_committed_tables():
     best = best_cells(ROWS)
