@@ -452,7 +452,8 @@ def fit(
             stopped = asked.any()
             last = stopped or done==until
             progress.tell(done, images, loss)
-            if done%log_every==0 or done==steps: curves.point(done, lr=first.lr(step), images_per_s=progress.images_per_s)
+            if done%log_every==0 or done==steps:
+                curves.point(done, lr=first.lr(step), images_per_s=progress.images_per_s)
             if done%save_every==0 or last:
                 save(done)
                 saved = done
