@@ -346,7 +346,8 @@ def over_seeds(
     import pandas as pd
     by = df.groupby('variant', sort=False)
     seeds = dict(seeds={v:str(len(g)) for v,g in by})
-    return pd.DataFrame({h:{v:cell(pd.to_numeric(g[k]).tolist(), f) for v,g in by} for h,(k,f) in lines.items()} | seeds)
+    cells = {h:{v:cell(pd.to_numeric(g[k]).tolist(), f) for v,g in by} for h,(k,f) in lines.items()}
+    return pd.DataFrame(cells | seeds)
 
 # %% ../nbs/80_analysis.ipynb #cc8ec947
 _STYLE = '''body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
