@@ -14,7 +14,7 @@ setup(
     long_description=Path(__file__).with_name('README.md').read_text(encoding='utf8'),
     long_description_content_type='text/markdown',
     packages=find_packages(include=['iutok', 'iutok.*']),
-    package_data={'iutok':['assets/*', 'assets/teachers/*', 'assets/teachers/*/*']},
+    package_data={'iutok':['py.typed', 'assets/*', 'assets/teachers/*', 'assets/teachers/*/*', 'assets/pretrained/*/*/*']},
     python_requires=f">={cfg['min_python']}", install_requires=req('requirements'),
     extras_require={k:req(f'{k}_requirements') for k in ('dev', 'bench', 'judges', 'teachers')},
     zip_safe=False,
