@@ -41,8 +41,8 @@ def find_pretrained(
     known = f"Shipped are {', '.join(shipped())}"
     if re.fullmatch(r'[\w.-]+/[\w.-]+', name) and name.split('/')[0] not in _OURS:
         return _from_hub(name, revision, known)
-    raise ValueError(f"'{name}' is no folder and no tokenizer of this package. {known}; scripts/reproduce makes others, "
-                     "in runs/.")
+    raise ValueError(f"'{name}' is no folder and no tokenizer of this package. {known}; scripts/reproduce makes "
+                     "others, in runs/.")
 
 def _from_hub(name, revision, known):
     try:
@@ -195,7 +195,8 @@ def save_pretrained(self:Tokenizer,
     name:str=None,    # how the card calls it; None: the folder's last name
     slim:bool=False,  # float16, without what only training needs
 )->Path:              # the folder
-    "Write what `from_pretrained` reads, with the records of its runs and a card. An AR network: `net.save(folder, tok)`."
+    """Write what `from_pretrained` reads, with the records of its runs and a card. An AR network joins it by
+    `net.save(folder, tok)`."""
     folder,source = Path(folder),Path(self.source or '')
     tok,network = slim_copy(self) if slim else self,folder/'proposal.safetensors'
     tok.save(folder)
@@ -203,7 +204,8 @@ def save_pretrained(self:Tokenizer,
     if self.source and (source/network.name).exists() and not network.exists():
         atomic(network, lambda p: copyfile(source/network.name, p))
     if records: save_json(folder/RECORDS, records)
-    text = card(self, name or folder.name, records, network.exists(), 'float16' if slim else str(next(self.parameters()).dtype)[6:])
+    kept = {str(t.dtype)[6:] for t in tok.state_dict().values() if t.is_floating_point()}
+    text = card(self, name or folder.name, records, network.exists(), ', '.join(sorted(kept)) or 'float32')
     atomic(folder/CARD, lambda p: p.write_text(text))
     return folder
 

@@ -66,7 +66,8 @@ print(tuple(ids.shape), tuple(x.shape), float(x.min())>=0, float(x.max())<=1)'''
     assert out.strip()=='(2, 8, 8) (2, 3, 32, 32) True True' and (tmp_path/'shown.png').exists()
 
 def test_importing_the_package_brings_nothing_heavy():
-    code = 'import sys, iutok; print([m for m in ("torch", "numpy", "PIL") if m in sys.modules], "Tokenizer" in dir(iutok))'
+    code = ('import sys, iutok\n'
+            'print([m for m in ("torch", "numpy", "PIL") if m in sys.modules], "Tokenizer" in dir(iutok))')
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert out.strip()=='[] True'
 

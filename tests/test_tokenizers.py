@@ -75,7 +75,8 @@ def test_cluster_keeps_the_teacher_out_of_its_file(tmp_path):
 
 @pytest.mark.parametrize('bad,message', [
     (torch.rand(2, 1, 32, 32), r'\(B, 3, H, W\)'), (torch.rand(2, 3, 32, 32)*2-1, r'looks like \[-1, 1\]: pass x/2'),
-    (torch.rand(2, 3, 32, 32)*255, r'looks like \[0, 255\]: pass x/255'), (torch.rand(2, 3, 8, 8)*4-2, r'lie in \[0, 1\]'),
+    (torch.rand(2, 3, 32, 32)*255, r'looks like \[0, 255\]: pass x/255'),
+    (torch.rand(2, 3, 8, 8)*4-2, r'lie in \[0, 1\]'),
     (torch.full((1, 3, 8, 8), torch.nan), r'lie in \[0, 1\]'), (torch.rand(2, 3, 8, 8)*1.2, r'lie in \[0, 1\]'),
     (torch.ones(2, 3, 32, 32, dtype=torch.int64), 'uint8 or float'), ('cat.png', 'There is no picture cat.png'),
     (['cat.png', 3], 'There is no picture cat.png'), ([], 'empty'), (None, 'neither'), ('/', 'is a folder'),
