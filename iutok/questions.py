@@ -58,7 +58,7 @@ CHEAP = dict( # column -> what it is called, and 1 where more of it should be be
     rfd=('rFD', -1), psnr=('PSNR', 1), usage=('usage', 1), codebook_perplexity=('perplexity of codes', 1),
     code_class_bits=('bits on class', 1), probe_mean=('probe, mean', 1), probe_grid=('probe, grid', 1),
     noise=('rFD of damaged codes', -1), ppl=('PPL of the network', -1), saved=('bits saved by context', 1))
-SAMPLED = dict(class_consistency=('consistency of samples', 1)) # for comparison: not cheap, it needs samples and a scorer
+SAMPLED = dict(class_consistency=('consistency of samples', 1)) # not cheap: it needs samples and a scorer
 
 def world_of_record(
     r:dict, # record of an evaluate run
@@ -70,7 +70,7 @@ def network_rows(
     records:list[dict], # of evaluate runs
     noise:dict={},      # id of a record -> rFD of its damaged codes, where it was measured
 ):                      # pandas DataFrame
-    "A row per AR network: tokenizer, seed, group, gFD of each judge, and the numbers of `CHEAP` and `SAMPLED`."
+    "A row per AR network: tokenizer, seed, group, gFD of each judge, the numbers of `CHEAP` and `SAMPLED`."
     out = []
     for r in records:
         m,fd = r['metrics'],r['protocol']['fd']
@@ -93,11 +93,12 @@ def which_predicts(
     draws:int=2000,   # of tokenizers, with replacement
     seed:int=0,       # of the draws
 ):                    # pandas DataFrame, best first
-    """Kendall's and Spearman's rank correlation of good numbers with good samples, and the former's bootstrap interval over
-    tokenizers; `best` is the share of draws in which none correlates more. Raises ValueError for rows of several groups."""
+    """Kendall's and Spearman's rank correlation of good numbers with good samples, the former with a bootstrap interval
+    over tokenizers; `best`: share of draws in which none correlates more. Raises ValueError for several groups."""
     import pandas as pd
     from scipy.stats import spearmanr
-    if df.group.nunique()!=1: raise ValueError(f"Rows of several groups: {', '.join(df.group.unique())}. Take one.")
+    if df.group.nunique()!=1:
+        raise ValueError(f"Rows of several groups: {', '.join(df.group.unique())}. Take one.")
     good = {k:s*df[k] for k,(_,s) in names.items() if df[k].notna().all() and df[k].nunique()>1}
     w,once,y = group_draws(df.tokenizer, draws, seed),np.ones((1, len(df))),-df[target]
     drawn = np.stack([taus(x, y, w) for x in good.values()])
