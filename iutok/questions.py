@@ -159,7 +159,7 @@ def crossings(
     a, # (N,) one curve
     b, # (N,) the other at the same places
 )->list[float]: # the x at which they cross
-    """Where two curves cross, each a straight line over log x between its points; a touch without a crossing does not count.
+    """Where two curves cross, each straight over log x between its points; a touch without a crossing does not count.
     Raises ValueError unless x ascends."""
     x,d = np.asarray(x, float),np.asarray(a, float)-np.asarray(b, float)
     if len(x)!=len(d) or (x<=0).any() or (np.diff(x)<=0).any():
