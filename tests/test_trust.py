@@ -4,8 +4,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+def in_python(path): # scripts carry no suffix
+    return path.is_file() and (path.suffix=='.py' or b'python' in path.read_bytes()[:600].lower())
+
 FILES = sorted(p for d in ('iutok', 'scripts') for p in (ROOT/d).rglob('*')
-               if p.is_file() and '__pycache__' not in p.parts and (p.suffix=='.py' or b'python' in p.read_bytes()[:600].lower()))
+               if '__pycache__' not in p.parts and in_python(p))
 
 def calls(path): # (dotted name, keywords with constant values, line) of every call in a file
     try: tree = ast.parse(path.read_text())
