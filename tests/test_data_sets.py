@@ -267,5 +267,16 @@ def test_a_real_hub_set_from_this_disk(tmp_path):
     for where in (files, tmp_path/'saved'):
         if where!=files: datasets.load_dataset(str(files), cache_dir=str(tmp_path/'hf')).save_to_disk(where)
         train,held = sets(f'hf:{where}', None, tmp_path)
-        assert (len(train), len(held))==(10, 1) and train.classes==['a', 'b'] and train.labels.bincount().tolist()==[5, 5]
+        assert (len(train), len(held))==(10, 1) and train.classes==['a', 'b']
+        assert train.labels.bincount().tolist()==[5, 5]
         assert torch.equal(held.uint8(0, 32), square(open_rgb(files/'test'/'a'/'9.jpg'), 32))
+
+def test_the_parameters_know_every_named_set():
+    from iutok import data, parameters
+    assert set(parameters.IN_FOLDERS)==set(data.NAMED)
+    here = parameters.anchored(dict(data='wds:a-{0..3}.tar::https://b/c.tar'))['data']
+    assert here==f"wds:{parameters.here('a-{0..3}.tar')}::https://b/c.tar"
+    for name in ('ffhq', 'imagenet_ilsvrc', 'wds:x.tar', 'hf:a/b', 'folder:c'):
+        assert parameters.anchored(dict(data=name))['data'].startswith(name.split(':')[0])
+        parameters.PARAMETERS['data'].check('data', name)
+    with pytest.raises(ValueError, match='folder:PATH, wds:URLS'): parameters.PARAMETERS['data'].check('data', 'wds:')
