@@ -1,5 +1,5 @@
 "Every reader on a small tree of its layout, of photographs."
-import io, json, sys, tarfile, threading, types, zipfile
+import io, sys, tarfile, threading, types, zipfile
 from functools import lru_cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np, pytest, torch
