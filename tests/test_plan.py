@@ -88,7 +88,7 @@ def test_costs_are_those_of_the_records():
 
 def test_trainings_take_the_gpus_of_a_node_and_other_runs_one():
     c = Choice('paper', gpus=8, nodes=2)
-    assert needs(c, 'train_vqgan')==dict(gpu=8, nodes=2, mpi='srun', tasks=2)
+    assert needs(c, 'train_vqgan')==dict(gres='gpu:8', nodes=2, mpi='srun', tasks=2, tasks_per_gpu=0)
     assert (needs(c, 'evaluate')['gpu'], needs(c, 'train_cluster')['gpu'], needs(c, 'table1_tokenizers')['gpu'])==(1, 1, 0)
     assert needs(Choice('mini'), 'train_vqgan')==dict(gpu=0, nodes=1)
 
@@ -110,7 +110,7 @@ def test_one_process_per_gpu_and_one_accelerate_per_node(tmp_path):
     assert launcher(dict(gpu=0, nodes=1))=='python' and launcher(dict(gpu=1, nodes=1), cluster=True)=='python'
     one = run_shell(launcher(dict(gpu=8, nodes=1), cluster=True)+words, PATH=path)
     assert '--num_machines 1 --num_processes 8' in one and one.endswith('scripts/run train_vqgan name=a b\n')
-    lines = run_shell(launcher(dict(gpu=8, nodes=2), cluster=True)+words, PATH=path).splitlines()
+    lines = run_shell(launcher(dict(gres='gpu:8', nodes=2), cluster=True)+words, PATH=path).splitlines()
     assert lines[0]=='srun --nodes 2 --ntasks 2'
     for i,line in enumerate(lines[1:]):
         for said in ('--num_machines 2 --num_processes 16', f'--machine_rank {i} ', '--main_process_ip first ', 'name=a b'):
