@@ -6,9 +6,9 @@
 __all__ = ['PAPER', 'STRONG', 'F16', 'F8', 'GAN', 'VQGAN_LOSSES', 'LLAMAGEN_LOSSES', 'DD2', 'PIXELS', 'VQGAN', 'CVQVAE', 'FSQ_',
            'LLAMAGEN', 'DECODER', 'BIG_VIT', 'BASE_VIT', 'VQKD', 'CLUSTER', 'RECIPES', 'AR', 'NAR', 'SMALL',
            'MINI_PIXELS', 'MINI', 'FEW', 'SMOKE_PIXELS', 'SMOKE', 'LESS', 'QUICK_PIXELS', 'QUICK', 'PAPER_ROWS',
-           'COLOUR', 'EMOJI_PIXELS', 'EMOJI', 'TINY', 'HALF', 'EMOJI_SIZES', 'T2I', 'MINI_T2I', 'NATIVE', 'EVERYWHERE',
-           'WITH_DATA', 'NEEDS', 'OPTIONAL', 'run_set', 'world_of', 'run_folder', 'rows_of', 'takes', 'default_recipe',
-           'recipe_row', 'check_parameters', 'resolve', 'check_places', 'parse_words']
+           'COLOUR', 'EMOJI_PIXELS', 'EMOJI', 'TINY', 'HALF', 'EMOJI_SIZES', 'T2I', 'MINI_T2I', 'NATIVE', 'QUESTIONS',
+           'TABLES', 'EVERYWHERE', 'WITH_DATA', 'NEEDS', 'OPTIONAL', 'run_set', 'world_of', 'run_folder', 'rows_of',
+           'takes', 'default_recipe', 'recipe_row', 'check_parameters', 'resolve', 'check_places', 'parse_words']
 
 # %% ../nbs/39_settings.ipynb #f75d692f
 import os
@@ -258,6 +258,11 @@ RECIPES |= {'t2i-llama-medium': T2I, 'emoji-mini-t2i': MINI_T2I} | {
         profile=profile, steps=steps, **few)
     for profile,steps,few in (('smoke', 20, dict(batch_size=32)), ('quick', 250, {}))}
 
+# %% ../nbs/39_settings.ipynb #cf7aa185
+QUESTIONS = ('fig_what_predicts',)
+RECIPES |= {f'{p}-{page}': dict(notebook=page, profile=p, rows=[], name=page) for page in QUESTIONS
+            for p in ('smoke', 'quick', 'mini', 'paper')}
+
 # %% ../nbs/39_settings.ipynb #460e134f
 RECIPES |= {f'{p}-sample': dict(
     notebook='sample', profile=p, network=f'runs/{p}/vqgan-s0-ar-small-s0', prompts=[], n=2 if p=='smoke' else 8,
@@ -268,6 +273,12 @@ RECIPES |= {f'{p}-evaluate_t2i': dict(
 PAPER_ROWS |= dict(sample='paper-sample')
 RECIPES |= {'paper-sample': RECIPES['mini-sample'] | dict(
     profile='paper', network='runs/paper/vqgan-8192-dd2-s3407-ar-llama_medium-s3407', scale=1.75)}
+
+# %% ../nbs/39_settings.ipynb #ecddd3fc
+TABLES = ('table4_cluster_encoders', 'table8_is_it_understanding')
+for page in TABLES:
+    for profile in PROFILES: RECIPES[f'{profile}-{page}'] = dict(notebook=page, profile=profile, rows=[], name=page)
+    for profile in ('smoke', 'quick', 'mini'): RECIPES[f'emoji-{profile}-{page}'] = RECIPES[f'{profile}-{page}']
 
 # %% ../nbs/39_settings.ipynb #c00627d1
 def run_set(
