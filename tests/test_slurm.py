@@ -43,9 +43,10 @@ def asked(tmp_path, monkeypatch, plugin, *words):
     config = choice.folder/'workflow.json'
     config.write_text(json.dumps(asdict(choice) | dict(executor='slurm', cores=a.cores)))
     quick = ['--slurm-init-seconds-before-status-checks', '1', '--seconds-between-status-checks', '1']
-    env = os.environ | dict(PATH=f"{tmp_path}:{os.environ['PATH']}", NOTES=str(tmp_path/'notes'), RUNS=str(choice.folder),
+    env = os.environ | dict(NOTES=str(tmp_path/'notes'), RUNS=str(choice.folder), PATH=f"{tmp_path}:{os.environ['PATH']}",
                             PYTHONPATH=f"{ROOT}:{plugin}:{os.environ.get('PYTHONPATH', '')}")
-    r = subprocess.run([*reproduce.command(a, choice, config), *quick], env=env, capture_output=True, text=True, cwd=tmp_path)
+    command = [*reproduce.command(a, choice, config), *quick]
+    r = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
     assert r.returncode==0, r.stdout[-2000:]+r.stderr[-2000:]
     return {re.search(r'run=([^\' ]+)', l)[1]:l for l in (tmp_path/'notes').read_text().splitlines()}, r.stdout+r.stderr
 
