@@ -43,7 +43,8 @@ def asked(tmp_path, monkeypatch, plugin, *words):
     config = choice.folder/'workflow.json'
     config.write_text(json.dumps(asdict(choice) | dict(executor='slurm', cores=a.cores)))
     quick = ['--slurm-init-seconds-before-status-checks', '1', '--seconds-between-status-checks', '1']
-    env = os.environ | dict(NOTES=str(tmp_path/'notes'), RUNS=str(choice.folder), PATH=f"{tmp_path}:{os.environ['PATH']}",
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    env = os.environ | dict(NOTES=str(tmp_path/'notes'), RUNS=str(choice.folder), PATH=path,
                             PYTHONPATH=f"{ROOT}:{plugin}:{os.environ.get('PYTHONPATH', '')}")
     command = [*reproduce.command(a, choice, config), *quick]
     r = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
