@@ -122,7 +122,7 @@ def findings_of_classes(
 )->list[Finding]:
     "What codes tell about the class of their image. Raises ValueError for labels that do not fit."
     pure,chance = purity(ids, labels),purity_by_chance(ids, labels, seed=seed)
-    told,all_ = mutual_information(ids, labels, seed=seed),float(entropy(labels.bincount()))/math.log(2)
+    told,all_ = max(0., mutual_information(ids, labels, seed=seed)),float(entropy(labels.bincount()))/math.log(2)
     return [
         Finding('purity', pure, 'share of tokens', f'lie in the class of their code; {chance:.1%} would by chance',
                 CLASSLESS if pure-chance<.03 else ''),
@@ -168,7 +168,9 @@ def report(
     findings:list[Finding], # from `doctor`
 )->str:                     # lines of text
     "Findings for a terminal: a line each, and under it the cause where something is odd."
-    def number(f): return f'{f.value:.1%}' if f.unit.startswith('share') else f'{f.value:.4g}'
-    lines = [f"{f.name:15}{number(f):>8} {f.unit if not f.unit.startswith('share') else f.unit[6:]}: {f.says}."
+    def number(f):
+        if f.unit.startswith('share'): return f'{f.value:.1%}'
+        return f'{f.value:,.0f}' if f.value>=100 or f.value==int(f.value) else f'{f.value:.2f}'
+    lines = [f"{f.name:15}{number(f):>8} {f.unit.removeprefix('share ')}: {f.says}."
              + (f'\n  ! {f.cause}' if f.cause else '') for f in findings]
     return '\n'.join(lines)
