@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'CODES', 'SAMPLED', 'MEASURES', 'MORE_CODES', 'MORE_MEASURES', 'first_difference', 'check_frozen',
-           'check_codebooks', 'kind_of', 'label', 'table1', 'sizes_of', 'networks_of', 'show_table', 'show_distances',
-           'show_cost', 'measured_on', 'tau_interval', 'agreement', 'plot_tokenizers', 'runs_frame', 'over_seeds',
-           'report']
+           'check_codebooks', 'mean_spread', 'said', 'cell', 'kind_of', 'label', 'table1', 'sizes_of', 'networks_of',
+           'show_table', 'show_distances', 'show_cost', 'measured_on', 'tau_interval', 'agreement', 'plot_tokenizers',
+           'runs_frame', 'over_seeds', 'report']
 
 # %% ../nbs/80_analysis.ipynb #50438926
 import html,math,re
@@ -73,6 +73,30 @@ def check_codebooks(
         want = f'Codebooks of one table hold K = {usual} codes, within {share:.0%} of its bits'
         raise ValueError(f'{want}, but {odd}. Compare them in another table.')
 
+# %% ../nbs/80_analysis.ipynb #36762a08
+def mean_spread(
+    values:list, # one per seed; None: not known
+)->tuple[float,float]: # the spread is nan with a single value, the mean with none
+    "Mean over seeds, and half the distance between the largest and the smallest."
+    v = np.array([x for x in values if x is not None and math.isfinite(x)], float)
+    return (v.mean() if len(v) else math.nan, (v.max()-v.min())/2 if len(v)>1 else math.nan)
+
+def said(
+    mean:float,   # nan: not known
+    spread:float, # nan: of a single value
+    fmt:str,      # e.g. '{:.2f}'
+)->str:           # empty where nothing is known
+    "A mean and its spread for the eye."
+    if not math.isfinite(mean): return ''
+    return fmt.format(mean) + (f' ± {fmt.format(spread)}' if math.isfinite(spread) else '')
+
+def cell(
+    values:list, # one per seed; None: not known
+    fmt:str,     # e.g. '{:.2f}'
+)->str:          # empty where nothing is known
+    "What a table shows of several seeds."
+    return said(*mean_spread(values), fmt)
+
 # %% ../nbs/80_analysis.ipynb #d40182b9
 NAMES = dict(vqgan='VQGAN', cvqvae='CVQ-VAE', fsq='FSQ', vqkd='VQ-KD', cluster='Cluster')
 CODES = ('usage','codebook_perplexity','rfd','psnr','probe_mean','probe_grid')
@@ -113,9 +137,8 @@ def table1(
             raise ValueError(f'{name} is there twice with the same seed: {runs}.')
         row = dict(tokenizer=name, K=t['n_codes'], dim=t['dim'], seeds=len(rs))
         def put(k, values):
-            v = np.array([x for x in values if x is not None], float)
-            row[k] = v.mean() if len(v) else np.nan
-            if len(v)>1: row[f'{k}_spread'] = (v.max()-v.min())/2
+            row[k],spread = mean_spread(values)
+            if np.isfinite(spread): row[f'{k}_spread'] = spread
         for k in CODES: put(k, [r['metrics'][k] for r in rs])
         for k in MORE_CODES:
             if any(r['metrics'].get(k) is not None for r in rows): put(k, [r['metrics'].get(k) for r in rs])
@@ -148,11 +171,8 @@ def networks_of(df): # (kind, size, what to call it)
 
 def _strings(df, columns): # {(group, heading):(column, format)} -> strings, tokenizers as rows
     import pandas as pd
-    def cell(r, col, fmt):
-        if not np.isfinite(r.get(col, np.nan)): return ''
-        spread = r.get(f'{col}_spread', np.nan)
-        return fmt.format(r[col]) + (f' ± {fmt.format(spread)}' if np.isfinite(spread) else '')
-    cells = [[cell(r, c, f) for c,f in columns.values()] for _,r in df.iterrows()]
+    cells = [[said(r.get(c, np.nan), r.get(f'{c}_spread', np.nan), f) for c,f in columns.values()]
+             for _,r in df.iterrows()]
     return pd.DataFrame(cells, df.tokenizer.tolist(), pd.MultiIndex.from_tuples(columns))
 
 def _known(df, columns): # those of which the table says anything
@@ -324,13 +344,10 @@ def over_seeds(
 ):                           # pandas DataFrame of strings, a row per variant
     "Mean of every variant, with half the distance between its extremes where there are several seeds."
     import pandas as pd
-    def cell(v, fmt):
-        v = pd.to_numeric(v).dropna()
-        if not len(v): return ''
-        return fmt.format(v.mean()) + (f' ± {fmt.format((v.max()-v.min())/2)}' if len(v)>1 else '')
     by = df.groupby('variant', sort=False)
     seeds = dict(seeds={v:str(len(g)) for v,g in by})
-    return pd.DataFrame({h:{v:cell(g[k], f) for v,g in by} for h,(k,f) in lines.items()} | seeds)
+    cells = {h:{v:cell(pd.to_numeric(g[k]).tolist(), f) for v,g in by} for h,(k,f) in lines.items()}
+    return pd.DataFrame(cells | seeds)
 
 # %% ../nbs/80_analysis.ipynb #cc8ec947
 _STYLE = '''body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}

@@ -6,10 +6,10 @@
 __all__ = ['PAPER', 'STRONG', 'F16', 'F8', 'GAN', 'VQGAN_LOSSES', 'LLAMAGEN_LOSSES', 'DD2', 'PIXELS', 'VQGAN', 'CVQVAE', 'FSQ_',
            'LLAMAGEN', 'DECODER', 'BIG_VIT', 'BASE_VIT', 'VQKD', 'CLUSTER', 'RECIPES', 'AR', 'NAR', 'SMALL',
            'MINI_PIXELS', 'MINI', 'FEW', 'SMOKE_PIXELS', 'SMOKE', 'LESS', 'QUICK_PIXELS', 'QUICK', 'PAPER_ROWS',
-           'COLOUR', 'EMOJI_PIXELS', 'EMOJI', 'TINY', 'HALF', 'EMOJI_SIZES', 'T2I', 'MINI_T2I', 'NATIVE', 'FIGURES',
-           'FEWER', 'PAPER_RUNS', 'EVERYWHERE', 'WITH_DATA', 'NEEDS', 'OPTIONAL', 'run_set', 'world_of', 'run_folder',
-           'figure_row', 'rows_of', 'takes', 'default_recipe', 'recipe_row', 'check_parameters', 'resolve',
-           'check_places', 'parse_words']
+           'COLOUR', 'EMOJI_PIXELS', 'EMOJI', 'TINY', 'HALF', 'EMOJI_SIZES', 'T2I', 'MINI_T2I', 'NATIVE', 'TABLES',
+           'FIGURES', 'FEWER', 'PAPER_RUNS', 'EVERYWHERE', 'WITH_DATA', 'NEEDS', 'OPTIONAL', 'run_set', 'world_of',
+           'run_folder', 'figure_row', 'rows_of', 'takes', 'default_recipe', 'recipe_row', 'check_parameters',
+           'resolve', 'check_places', 'parse_words']
 
 # %% ../nbs/39_settings.ipynb #f75d692f
 import os
@@ -270,6 +270,12 @@ PAPER_ROWS |= dict(sample='paper-sample')
 RECIPES |= {'paper-sample': RECIPES['mini-sample'] | dict(
     profile='paper', network='runs/paper/vqgan-8192-dd2-s3407-ar-llama_medium-s3407', scale=1.75)}
 
+# %% ../nbs/39_settings.ipynb #ecddd3fc
+TABLES = ('table4_cluster_encoders', 'table8_is_it_understanding')
+for page in TABLES:
+    for profile in PROFILES: RECIPES[f'{profile}-{page}'] = dict(notebook=page, profile=profile, rows=[], name=page)
+    for profile in ('smoke', 'quick', 'mini'): RECIPES[f'emoji-{profile}-{page}'] = RECIPES[f'{profile}-{page}']
+
 # %% ../nbs/39_settings.ipynb #c00627d1
 def run_set(
     profile:str,         # smoke, quick, mini or paper
@@ -294,19 +300,8 @@ def run_folder(
     return root/run_name(params)
 
 # %% ../nbs/39_settings.ipynb #093d73dd
-FIGURES = dict(fig_framework={}, fig_architectures={}, errata={},
-    doctor                = dict(tokenizer='vqkd-effnet-s0-decoder', held_images=1000, codes=6, seed=0),
-    fig_codebook_tsne     = dict(tokenizers=['vqgan-s0', 'vqkd-effnet-s0'], classes=5, per_class=6, perplexity=30.,
-                                 seed=0),
-    fig_reconstructions   = dict(tokenizers=['vqgan-s0', 'fsq-s0', 'vqkd-effnet-s0-decoder',
-                                             'cluster-effnet-s0-decoder'], held_images=1000, boxes=2),
-    fig_what_a_code_means = dict(tokenizers=['vqgan-s0', 'vqkd-effnet-s0', 'cluster-effnet-s0'], held_images=2000,
-                                 codes=8),
-    fig_sampling          = dict(networks=['vqgan-s0-ar-small-s0', 'vqkd-effnet-s0-decoder-ar-small-s0',
-                                           'cluster-effnet-s0-decoder-ar-small-s0',
-                                           'vqkd-effnet-s0-decoder-nar_small-s0'],
-                                 scales=[0., .5, 1., 1.5, 2., 3.], fill_steps=[1, 2, 4, 8, 16, 32, 64],
-                                 held_images=2500, seed=0))
+FIGURES = dict(
+    doctor                = dict(tokenizer='vqkd-effnet-s0-decoder', held_images=1000, codes=6, seed=0))
 FEWER = dict(doctor=dict(held_images=64), fig_codebook_tsne=dict(per_class=2, perplexity=10.),
              fig_reconstructions=dict(held_images=64), fig_what_a_code_means=dict(held_images=64),
              fig_sampling=dict(scales=[1., 2.], fill_steps=[1, 8], held_images=64)) # smoke
