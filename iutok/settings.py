@@ -6,10 +6,10 @@
 __all__ = ['PAPER', 'STRONG', 'F16', 'F8', 'GAN', 'VQGAN_LOSSES', 'LLAMAGEN_LOSSES', 'DD2', 'PIXELS', 'VQGAN', 'CVQVAE', 'FSQ_',
            'LLAMAGEN', 'DECODER', 'BIG_VIT', 'BASE_VIT', 'VQKD', 'CLUSTER', 'RECIPES', 'AR', 'NAR', 'SMALL',
            'MINI_PIXELS', 'MINI', 'FEW', 'SMOKE_PIXELS', 'SMOKE', 'LESS', 'QUICK_PIXELS', 'QUICK', 'PAPER_ROWS',
-           'COLOUR', 'EMOJI_PIXELS', 'EMOJI', 'TINY', 'HALF', 'EMOJI_SIZES', 'T2I', 'MINI_T2I', 'NATIVE', 'TABLES',
-           'FIGURES', 'FEWER', 'PAPER_RUNS', 'EVERYWHERE', 'WITH_DATA', 'NEEDS', 'OPTIONAL', 'run_set', 'world_of',
-           'run_folder', 'figure_row', 'rows_of', 'takes', 'default_recipe', 'recipe_row', 'check_parameters',
-           'resolve', 'check_places', 'parse_words']
+           'COLOUR', 'EMOJI_PIXELS', 'EMOJI', 'TINY', 'HALF', 'EMOJI_SIZES', 'T2I', 'MINI_T2I', 'NATIVE', 'QUESTIONS',
+           'TABLES', 'FIGURES', 'FEWER', 'PAPER_RUNS', 'EVERYWHERE', 'WITH_DATA', 'NEEDS', 'OPTIONAL', 'run_set',
+           'world_of', 'run_folder', 'figure_row', 'rows_of', 'takes', 'default_recipe', 'recipe_row',
+           'check_parameters', 'resolve', 'check_places', 'parse_words']
 
 # %% ../nbs/39_settings.ipynb #f75d692f
 import os
@@ -258,6 +258,11 @@ RECIPES |= {'t2i-llama-medium': T2I, 'emoji-mini-t2i': MINI_T2I} | {
                                         if k in ('profile', 'tokenizer', 'train_images', 'held_images')} | dict(
         profile=profile, steps=steps, **few)
     for profile,steps,few in (('smoke', 20, dict(batch_size=32)), ('quick', 250, {}))}
+
+# %% ../nbs/39_settings.ipynb #cf7aa185
+QUESTIONS = ('fig_what_predicts',)
+RECIPES |= {f'{p}-{page}': dict(notebook=page, profile=p, rows=[], name=page) for page in QUESTIONS
+            for p in ('smoke', 'quick', 'mini', 'paper')}
 
 # %% ../nbs/39_settings.ipynb #460e134f
 RECIPES |= {f'{p}-sample': dict(
