@@ -319,7 +319,8 @@ def run_name(
     return name
 
 # %% ../nbs/19_parameters.ipynb #7bb4abcf
-PATHS = ('tokenizer', 'tokenizers', 'ars', 'nars', 'network', 'networks', 'rows', 'data_root', 'teacher_weights', 'run_root')
+PATHS = ('tokenizer', 'tokenizers', 'ars', 'nars', 'network', 'networks', 'rows', 'data_root',
+         'teacher_weights', 'run_root')
 
 def anchored_data(v): # folder:PATH, wds:URLS and hf:PATH, as seen from where the caller stands
     kind,_,path = v.partition(':')
