@@ -31,7 +31,7 @@ def purity(
     ids:Tensor,    # (N, ...) code indices of N images; every token counts once
     labels:Tensor, # (N,) class indices
 )->float:          # in [0, 1]
-    "Share of tokens whose image is of the class that their code is seen in most. ValueError for labels that do not fit."
+    "Share of tokens in the class that their code is seen in most. Raises ValueError for labels that do not fit."
     check_integers('labels', labels, 0)
     check_integers('ids', ids, 0)
     if len(ids)!=len(labels) or not len(ids): raise ValueError(f'{len(ids)} images but {len(labels)} labels.')
@@ -76,8 +76,8 @@ PLACE = ('The place tells much of the code. Aligned pictures on a plain ground d
          'are neither, look at the position embeddings and the padding of the encoder.')
 REPEAT = ('Neighbours carry the same code. A flat background does that, and receptive fields that overlap, as every '
           "teacher's do: perplexity falls without any understanding. Compare with a teacher of random weights.")
-CLASSLESS = ('Codes say next to nothing about the class. Usual for codes learned from pixels; for a teacher\'s codes it '
-             'means that the teacher does not know these images, or that the student did not learn its features.')
+CLASSLESS = ('Codes say next to nothing about the class. Usual for codes learned from pixels; for codes of a teacher '
+             'it means that the teacher does not know these images, or that the student did not learn its features.')
 CYCLE = ('Decoded codes are not encoded to themselves again. Usual where the decoder was trained on frozen codes; at '
          'a small share, images drawn by a proposal network are far from what the encoder knows. Train the decoder '
          'longer, or with noise on the codes.')

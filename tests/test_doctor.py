@@ -1,4 +1,4 @@
-"What the codebook doctor measures, against scikit-learn and closed forms; and that its sentences come when they should."
+"What the codebook doctor measures, against scikit-learn and closed forms; its sentences come when they should."
 import math
 import pytest, torch
 from iutok.doctor import Finding, doctor, findings_of_ids, place_bits, purity, purity_by_chance, repeats, report
