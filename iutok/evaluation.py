@@ -205,7 +205,7 @@ def score_samples(
     u8 = torch.cat(list(decode_u8(tok, tokens)))
     feats = extractor(u8)
     facts = dict(crop='drawn', rounding='truncated', classes=histogram(labels, len(held.classes)))
-    facts |= dict(sampler=settings_of(sampling | dict(seed=seed)), guidance=float(sampling.get('scale', 1.)))
+    facts |= dict(sampler=settings_of(sampling), guidance=float(sampling.get('scale', 1.)))
     s,limit = fds(feats, held, extractor, tok.image_size, cache, **facts)
     fits = feats.logits is not None and list(held.classes)==extractor.classes
     if not fits: print(f'No class consistency: {extractor.name} does not classify into the classes of {held.name}.')

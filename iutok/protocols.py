@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['through_jpeg']
 
-# %% ../nbs/76_protocols.ipynb #6bec8677
+# %% ../nbs/76_protocols.ipynb #9e542da0
 import io
 import numpy as np,torch
 from PIL import Image
 from torch import Tensor
 from .checks import check_count
 
-# %% ../nbs/76_protocols.ipynb #6051e16d
+# %% ../nbs/76_protocols.ipynb #31db2ef1
 def through_jpeg(
     u8:Tensor,       # (N, 3, H, W) uint8
     quality:int=90,  # 1 to 95

@@ -303,7 +303,7 @@ def score_prompts(
 )->tuple[dict,dict,dict]: # of each name in PROMPTS: metrics, (n, 3, S, S) uint8 pictures, protocol
     "Draw for sentences of every kind and score what comes. Raises as `emoji_prompts`, `draw_t2i` and `score_t2i` do."
     metrics,pictures,protocols = {},{},{}
-    facts = dict(rounding='truncated', sampler=settings_of(how | dict(seed=seed)), guidance=float(scale))
+    facts = dict(rounding='truncated', sampler=settings_of(how), guidance=float(scale))
     for kind in PROMPTS:
         prompts = emoji_prompts(kind, n, seed, train)
         pictures[kind] = draw_t2i(net, tok, tower, prompts.captions, scale, seed, **how)
