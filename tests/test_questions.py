@@ -107,3 +107,16 @@ def test_crossings_of_lines_over_log_x():
     assert len(crossings(x, wave, 0*wave))==4
     for bad in (x[::-1], np.r_[0, x[1:]], x[1:]):
         with pytest.raises(ValueError, match='ascend'): crossings(bad, a, b)
+
+@pytest.mark.parametrize('notebook', ['train_vqgan', 'train_vqkd'])
+def test_a_quantizer_is_a_parameter_only_where_one_is_asked_for(notebook):
+    from iutok.settings import resolve
+    plain = resolve(notebook, dict(profile='smoke'))
+    asked = resolve(notebook, dict(profile='smoke', quantizer='bsq'))
+    assert 'quantizer' not in plain and asked==plain | dict(quantizer='bsq')
+    with pytest.raises(ValueError, match='quantizer'): resolve(notebook, dict(quantizer='wavelet'))
+    kind = dict(train_vqgan='pixels', train_vqkd='features')[notebook]
+    row = resolve(notebook, dict(recipe=f'mini-quantizer-{kind}', quantizer='lfq'))
+    assert row['quantizer']=='lfq'
+    from iutok.settings import run_folder
+    assert run_folder(row).name=={'pixels':'pixels-lfq-s0', 'features':'effnet-lfq-s0'}[kind]
