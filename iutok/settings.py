@@ -426,7 +426,7 @@ def check_places(
         raise ValueError(f'data: {q} is not a folder.')
     for k in ('data_root', 'teacher_weights'):
         if params.get(k) and not here(params[k]).exists(): raise ValueError(f'{k}: {params[k]} does not exist.')
-    if data in ('imagenet', 'laion_aesthetics', 'sa_med2d', 'satin') and not params.get('data_root'):
+    if data in IN_FOLDERS and not params.get('data_root'):
         raise ValueError(f'data={data} needs data_root=PATH, the folder it lies in. For a trial without it: '
                          'profile=mini.')
 
