@@ -227,6 +227,10 @@ PARAMETERS |= dict(
     n               = P('int', "images per class or sentence", count(1, 64)),
 )
 
+# %% ../nbs/19_parameters.ipynb #b7c1905c
+PARAMETERS |= dict(
+    codes      = P('int', "codes that are shown", count()))
+
 # %% ../nbs/19_parameters.ipynb #fca93cd0
 OTHERWISE = { # the same name, another meaning
     'train_teacher.project': P('int', "width of the joint space of images and captions; 0: none", count(0)),
@@ -315,7 +319,8 @@ def run_name(
     return name
 
 # %% ../nbs/19_parameters.ipynb #7bb4abcf
-PATHS = ('tokenizer', 'ars', 'nars', 'network', 'rows', 'data_root', 'teacher_weights', 'run_root')
+PATHS = ('tokenizer', 'tokenizers', 'ars', 'nars', 'network', 'networks', 'rows', 'data_root',
+         'teacher_weights', 'run_root')
 
 def anchored_data(v): # folder:PATH, wds:URLS and hf:PATH, as seen from where the caller stands
     kind,_,path = v.partition(':')
