@@ -24,7 +24,6 @@ from .pixels import square,to_float
 from .proposals.tokens import tokens_of
 from .quantizers import Quantizer,codebook_entropy,codebook_perplexity,usage
 from .tokenizers import Tokenizer
-from .training import seed_everything
 
 # %% ../nbs/84_questions.ipynb #1375bd84
 def group_draws(
