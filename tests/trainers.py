@@ -84,4 +84,4 @@ def scorer(): # batch norms, momentum
     return dict(scorer=Phase(Objective(net, loss), sgd, constant(.1))),Batches(IMAGES, 32, 8, 'weak', seed=1)
 
 TRAINERS = [vqgan, vqkd, cluster, decoder, ar, nar, mage, t2i, masked_t2i, vit, clip, dino, mae, scorer]
-DRAWN = {'ar', 'nar', 'mage', 't2i', 'masked_t2i', 'clip', 'mae', 'dino', 'vit'} # their networks draw masks or drop things
+DRAWN = {'ar', 'nar', 'mage', 't2i', 'masked_t2i', 'clip', 'mae', 'dino', 'vit'} # masks or dropout
