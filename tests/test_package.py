@@ -25,23 +25,51 @@ def test_wheel_is_whole(wheel):
     assert {'iutok/assets/emoji.zip', 'iutok/assets/emoji.LICENSE.txt'}<={*names}
     assert wheel.stat().st_size<40e6
 
-def test_wheel_works_alone(wheel, tmp_path):
-    target = tmp_path/'site'
+@pytest.fixture(scope='module')
+def site(wheel, tmp_path_factory): # a folder that holds nothing but the installed package
+    target = tmp_path_factory.mktemp('site')
     subprocess.run([sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--target', str(target), str(wheel)],
                    check=True)
-    code = '''import iutok,torch
+    return target
+
+@pytest.fixture
+def away(site, tmp_path): # runs Python outside the clone, without its home, without a network
+    def run(*args):
+        env = {'PYTHONPATH':str(site), 'PATH':'/usr/bin:/bin', 'HOME':str(tmp_path), 'HF_HUB_OFFLINE':'1',
+               'OMP_NUM_THREADS':'1'}
+        r = subprocess.run([sys.executable, *args], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert r.returncode==0, r.stderr[-2000:]
+        return r.stdout
+    return run
+
+def test_wheel_works_alone(away, site):
+    out = away('-c', '''import iutok,torch
 assert iutok.__file__.startswith(%r), iutok.__file__
 from iutok.data import load_images
 from iutok.metrics.scores import score_images
 from iutok.quantizers import FSQ
 held = load_images('fashion', 'test').take(300)
 print(score_images(held, load_images('fashion', 'train').take(300)), FSQ(8000).n_codes, held.classes[0])''' % str(
-    target)
-    r = subprocess.run([sys.executable, '-c', code], cwd=tmp_path,
-                       env={'PYTHONPATH':str(target), 'PATH':'/usr/bin:/bin', 'HOME':str(tmp_path)},
-                       capture_output=True, text=True)
-    assert r.returncode==0, r.stderr[-2000:]
-    assert 'FD-fashion' in r.stdout and '8000 T-shirt/top' in r.stdout
+        site))
+    assert 'FD-fashion' in out and '8000 T-shirt/top' in out
+
+def test_five_lines_work_away_from_the_clone(away, tmp_path):
+    from PIL import Image
+    for i,side in enumerate(((90, 60), (32, 32))): Image.new('RGB', side, 'navy').save(tmp_path/f'{i}.png')
+    out = away('-c', '''images = ['0.png', '1.png']
+from iutok import Tokenizer
+tok = Tokenizer.from_pretrained('quick/vqkd-effnet')
+ids = tok.encode(images)
+x = tok.decode(ids)
+tok.show(ids).save('shown.png')
+print(tuple(ids.shape), tuple(x.shape), float(x.min())>=0, float(x.max())<=1)''')
+    assert out.strip()=='(2, 8, 8) (2, 3, 32, 32) True True' and (tmp_path/'shown.png').exists()
+
+def test_importing_the_package_brings_nothing_heavy():
+    code = ('import sys, iutok\n'
+            'print([m for m in ("torch", "numpy", "PIL") if m in sys.modules], "Tokenizer" in dir(iutok))')
+    out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert out.strip()=='[] True'
 
 def test_readme_is_the_index_page(tmp_path):
     subprocess.run([ROOT/'scripts'/'readme', tmp_path/'README.md'], check=True)

@@ -7,7 +7,8 @@ from iutok.training import seed_everything
 from iutok.data import load_images
 from iutok.quantizers import FSQ,VQ
 from iutok.recipes import conv_decoder,conv_tokenizer,student_tokenizer
-from iutok.tokenizers import Connector,TeacherEncoder,Tokenizer
+from iutok.pretrained import Tokenizer
+from iutok.tokenizers import Connector,TeacherEncoder
 
 RUN = SimpleNamespace(width=8, mults=[1, 1, 2], n_res=1, latent=8, attention=True, image_size=32, patch=4,
                       student_width=32, student_depth=1, student_heads=2, feature_depth=1, lookup='after', n_codes=24,
@@ -73,12 +74,32 @@ def test_cluster_keeps_the_teacher_out_of_its_file(tmp_path):
     with pytest.raises(ValueError, match='made with weights deadbeef0000'): Tokenizer.load(tmp_path)
 
 @pytest.mark.parametrize('bad,message', [
-    (torch.rand(2, 1, 32, 32), r'\(B, 3, H, W\)'), (torch.rand(2, 3, 32, 32)*2-1, r'\[0, 1\]'),
-        (torch.ones(2, 3, 32, 32, dtype=torch.int64), 'uint8 or float'), ('cat.png', 'neither')])
+    (torch.rand(2, 1, 32, 32), r'\(B, 3, H, W\)'), (torch.rand(2, 3, 32, 32)*2-1, r'looks like \[-1, 1\]: pass x/2'),
+    (torch.rand(2, 3, 32, 32)*255, r'looks like \[0, 255\]: pass x/255'),
+    (torch.rand(2, 3, 8, 8)*4-2, r'lie in \[0, 1\]'),
+    (torch.full((1, 3, 8, 8), torch.nan), r'lie in \[0, 1\]'), (torch.rand(2, 3, 8, 8)*1.2, r'lie in \[0, 1\]'),
+    (torch.ones(2, 3, 32, 32, dtype=torch.int64), 'uint8 or float'), ('cat.png', 'There is no picture cat.png'),
+    (['cat.png', 3], 'There is no picture cat.png'), ([], 'empty'), (None, 'neither'), ('/', 'is a folder'),
+    (__file__, 'cannot be used: not an image')])
 def test_bad_images_are_refused_in_one_sentence(bad, message):
     tok = conv_tokenizer(RUN, VQ(24, 6))
     with pytest.raises((ValueError, TypeError), match=message) as e: tok.encode(bad)
     assert '\n' not in str(e.value)
+
+def test_pictures_on_disk_are_those_in_memory(tok, u8, tmp_path, monkeypatch):
+    for i,x in enumerate(u8): Image.fromarray(x.permute(1, 2, 0).numpy()).resize((40, 60)).save(tmp_path/f'{i}.png')
+    pil = [Image.open(tmp_path/f'{i}.png') for i in range(5)]
+    idx = tok.encode(pil)
+    monkeypatch.delenv('IUTOK_HERE', raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert torch.equal(tok.encode([tmp_path/'0.png', '1.png', *pil[2:]]), idx)
+    assert torch.equal(tok.encode('4.png'), idx[4:])
+
+def test_shown_are_codes_above_images(tok, u8):
+    idx = tok.encode(u8)
+    assert tok.show(idx, cols=3, scale=1).size==(3*34-2, 4*34-2) # codes, images, codes, images
+    bare = Tokenizer(tok.encoder, tok.quantizer, post_encode=tok.post_encode, image_size=32)
+    assert bare.show(idx, cols=5, scale=2).size==(5*66-2, 64)
 
 def test_ids_out_of_range_are_refused():
     tok = conv_tokenizer(RUN, VQ(24, 6))
@@ -144,3 +165,43 @@ def test_a_teachers_side_gives_the_grid_that_was_asked_for(name, grid):
 def test_a_grid_that_is_no_count_is_refused(grid):
     from iutok.tokenizers import teacher_side
     with pytest.raises(ValueError, match='grid must be a whole number'): teacher_side('effnet', grid)
+
+# --- tokenizers that are ready
+# ---------------------------------------------------------------------------------------------------------------
+
+def test_every_shipped_tokenizer_is_what_its_record_says():
+    from iutok.pretrained import records_of,shipped
+    from iutok.proposals import load_proposal
+    assert {'quick/vqgan', 'quick/fsq', 'quick/vqkd-effnet', 'quick/cluster-effnet'}<={*shipped()}
+    for name in shipped():
+        tok = Tokenizer.from_pretrained(name)
+        records = records_of(tok.source)
+        made = {r['notebook']:r for r in records}
+        x = load_images(tok.about['data'], 'test').take(300).batch(range(300), tok.image_size)
+        ids = tok.encode(x)
+        psnr = (-10*(tok.decode(ids)-x/255).square().mean((1, 2, 3)).log10()).mean()
+        assert abs(psnr-made['evaluate']['metrics']['psnr'])<1, name
+        assert {p.dtype for p in tok.parameters()}<={torch.float32} and made['evaluate']['git']['dirty'] is False
+        if 'train_ar' in made:
+            net = load_proposal(name, tok)
+            with torch.no_grad(): nats = net.loss(ids.flatten(1), load_images(tok.about['data'], 'test').labels[:300])
+            assert abs(nats-made['train_ar']['metrics']['loss_nats'])<.2, name
+
+def test_what_is_saved_slim_comes_back_with_nearly_the_same_ids(tok, u8, tmp_path):
+    tok.save_pretrained(tmp_path/'a', slim=True)
+    again = Tokenizer.from_pretrained(tmp_path/'a')
+    assert (again.encode(u8)==tok.encode(u8)).float().mean()>.98 and again.feature_decoder is None
+    assert 'Weights are kept in float16' in (tmp_path/'a'/'README.md').read_text()
+    again.save_pretrained(tmp_path/'b')
+    assert Tokenizer.from_pretrained(tmp_path/'b').fingerprint()==again.fingerprint()
+
+@pytest.mark.parametrize('name, why', [('mini/unknown', 'no tokenizer of this package'), ('nowhere', 'is no folder'),
+                                       ('', 'is no folder'), ('emoji-mini/x', 'scripts/reproduce makes others'),
+                                       ('some/one', 'the Hugging Face hub does not give it')])
+def test_a_name_that_is_nothing_is_refused_in_one_sentence(name, why, monkeypatch):
+    def hub(repo, **_):
+        if repo!='some/one': raise AssertionError('the hub was asked')
+        raise ConnectionError('no network')
+    monkeypatch.setattr('huggingface_hub.snapshot_download', hub)
+    with pytest.raises(ValueError, match=why) as e: Tokenizer.from_pretrained(name)
+    assert '\n' not in str(e.value)

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from ..files import atomic,find_path,fingerprint,short_path
+from ..files import atomic,fingerprint,short_path
+from ..pretrained import find_pretrained
 from .ar import AR,AR_SIZES
 from .nar import NAR,NAR_SIZES
 from .text import T2I,T2I_SIZES
@@ -91,13 +92,13 @@ def _fits(said, shapes): # would this network have these tensors?
 
 # %% ../../nbs/62_proposals.__init__.ipynb #cb5426ac
 def load_proposal(
-    folder:str|Path,          # a finished run, or any folder that `save` wrote
+    folder:str|Path,          # a finished run, a folder that `save` wrote, or a name as for `from_pretrained`
     tokenizer:Tokenizer=None, # whose codes it must predict; None: any
 ):                            # AR, NAR or T2I, in eval mode, on the CPU
     """Load a proposal network. A missing, damaged or foreign file raises a ValueError, and so does one that was trained
     on the codes of another tokenizer."""
     from safetensors.torch import load_file
-    path = find_path(folder)/FILE
+    path = find_pretrained(folder)/FILE
     if not path.exists():
         raise ValueError(f'{short_path(path.parent)} holds no {FILE}. Give the folder of a finished train_ar, '
                          'train_nar or train_t2i run.')

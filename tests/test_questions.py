@@ -1,0 +1,109 @@
+"The arithmetic of the pages that go beyond the paper, against scipy, copies and closed forms."
+import numpy as np, pandas as pd, pytest, torch
+from scipy.stats import kendalltau, norm, spearmanr
+from iutok.files import load_json, project_root
+from iutok.questions import (CHEAP, crossings, damaged, group_draws, interval, network_rows, taus, training_flops,
+                             which_predicts)
+
+RESULTS = project_root()/'nbs'/'results'
+
+@pytest.mark.parametrize('seed', range(5))
+def test_weights_are_copies_and_tau_is_scipys(seed):
+    g = np.random.default_rng(seed)
+    x,y = g.integers(0, 6, (2, 15)) # with ties
+    w = group_draws(g.integers(0, 5, 15), 20, seed)
+    want = [kendalltau(x[i], y[i]).statistic for i in (np.repeat(np.arange(15), row.astype(int)) for row in w)]
+    np.testing.assert_allclose(taus(x, y, w), want, atol=1e-12)
+    assert taus(x, y, np.ones((1, 15)))[0]==pytest.approx(kendalltau(x, y).statistic)
+
+def test_a_number_without_differences_has_no_tau():
+    assert np.isnan(taus([1, 1, 1], [1, 2, 3], np.ones((2, 3)))).all()
+
+@pytest.mark.parametrize('x, y, w', [([1, 2], [1, 2, 3], np.ones((1, 2))), ([1, 2], [1, 2], np.ones((1, 3))),
+                                     ([[1, 2]], [[1, 2]], np.ones((1, 2)))])
+def test_other_shapes_are_refused(x, y, w):
+    with pytest.raises(ValueError, match='x and y are'): taus(x, y, w)
+
+def test_a_draw_takes_whole_groups_and_as_many_as_there_are():
+    groups = ['a', 'b', 'b', 'c', 'c', 'c']
+    w = group_draws(groups, 400, 1)
+    assert (w[:, 1]==w[:, 2]).all() and (w[:, 3]==w[:, 4]).all()
+    assert (w[:, [0, 1, 3]].sum(1)==3).all()
+    assert w[:, 0].mean()==pytest.approx(1, abs=.15)
+    assert (group_draws(groups, 5, 1)==group_draws(groups, 5, 1)).all()
+
+def test_the_interval_over_groups_holds_the_truth_and_that_over_rows_does_not():
+    rho,hits = .8,dict(rows=0, groups=0)
+    truth = 2/np.pi*np.arcsin(rho*.95) # four seeds of a Gaussian tokenizer share 95% of their variance
+    for t in range(120):
+        g = np.random.default_rng(t)
+        a,e = g.normal(size=(2, 15))
+        both = np.stack([a, rho*a+(1-rho**2)**.5*e])
+        x,y = np.sqrt(.95)*both.repeat(4, 1)+np.sqrt(.05)*g.normal(size=(2, 60))
+        for k,own in dict(rows=np.arange(60), groups=np.repeat(np.arange(15), 4)).items():
+            low,high = interval(taus(x, y, group_draws(own, 300, t)))
+            hits[k] += low<=truth<=high
+    assert hits['groups']>=106 and hits['groups']>hits['rows']+15 # of 120; 95% are 114
+
+def test_the_interval_is_that_of_quantiles():
+    low,high = interval(np.r_[np.random.default_rng(0).normal(size=100_000), np.nan])
+    assert (low, high)==pytest.approx((norm.ppf(.025), norm.ppf(.975)), abs=.03)
+
+def toy(n=12, seed=0):
+    g = np.random.default_rng(seed)
+    true = g.normal(size=n).repeat(2)
+    return pd.DataFrame(dict(group='toy', tokenizer=np.arange(n).repeat(2), gfd=true, good=-true+.1*g.normal(size=2*n),
+                             back=true+.1*g.normal(size=2*n), noise=np.nan, usage=1.))
+
+def test_signs_say_which_way_is_better():
+    names = dict(good=('', 1), back=('', -1), noise=('', 1), usage=('', 1)) # gaps and constants are left out
+    t = which_predicts(toy(), names=names, draws=200).set_index('number')
+    assert set(t.index)=={'good', 'back'} and (t.tau>.8).all() and (t.low<=t.tau).all() and (t.tau<=t.high).all()
+    assert t.best.sum()==pytest.approx(1)
+    d = toy()
+    assert t.spearman['good']==pytest.approx(spearmanr(d.good, -d.gfd).statistic)
+    wrong = which_predicts(d, names=dict(back=('', 1)), draws=50)
+    assert wrong.tau[0]==pytest.approx(-t.tau['back'])
+
+def test_rows_of_several_groups_are_never_ranked_together():
+    d = toy()
+    d.loc[3, 'group'] = 'another'
+    with pytest.raises(ValueError, match='several groups: toy, another'): which_predicts(d, names=dict(good=('', 1)))
+
+@pytest.mark.parametrize('folder, groups, judged', [
+    ('table1_mini', {'fashion, mini, small':26, 'fashion, mini, large':13}, False),
+    ('table1_emoji_quick', {'emoji, quick, small':10}, True)])
+def test_committed_records_become_rows(folder, groups, judged):
+    records = load_json(RESULTS/folder/'records.json')
+    df = network_rows(records, {records[0]['id']:7.})
+    assert df.groupby('group').size().to_dict()==groups
+    assert df.judge_gfd.notna().all()==judged and set(CHEAP)<=set(df)
+    first = df[df.run==records[0]['run']].iloc[0]
+    g = records[0]['generations'][0]
+    assert (first.noise, first.gfd, first.ppl)==(7., g['gfd'], g['ppl'])
+    assert first.saved==pytest.approx((records[0]['metrics']['codebook_entropy']-np.log(g['ppl']))/np.log(2))
+
+def test_damage_hits_the_share_it_should_and_only_near_codes():
+    book = torch.arange(40.)[:, None]
+    idx = torch.randint(40, (200, 4, 4), generator=torch.Generator().manual_seed(0))
+    bad = damaged(idx, book, .3, near=2, seed=1)
+    hit = bad!=idx
+    assert hit.float().mean().item()==pytest.approx(.3, abs=.03)
+    assert ((bad-idx).abs()[hit]<=2).all() # of a code at the end of the line the second neighbour is two away
+    assert torch.equal(damaged(idx, book, 1., near=39).ne(idx), torch.ones_like(idx).bool())
+    for how in (dict(share=1.5), dict(near=40), dict(near=0)):
+        with pytest.raises(ValueError): damaged(idx, book, **how)
+
+def test_compute_is_six_times_parameters_times_tokens():
+    r = dict(params=dict(steps=10, batch_size=4), metrics=dict(parameters=100), frozen=dict(network=dict(length=16)))
+    assert training_flops(r)==6*100*10*4*16 and training_flops(r, 64)==4*training_flops(r)
+
+def test_crossings_of_lines_over_log_x():
+    x = np.geomspace(1, 1e4, 5)
+    a,b = np.log(x),5-np.log(x)
+    assert crossings(x, a, b)==pytest.approx([np.exp(2.5)])
+    assert crossings(x, a, a+1)==[] and crossings(x, a, a)==[]
+    wave = np.array([1, -1, 1, -1, 1.])
+    assert len(crossings(x, wave, 0*wave))==4
+    for bad in (x[::-1], np.r_[0, x[1:]], x[1:]):
+        with pytest.raises(ValueError, match='ascend'): crossings(bad, a, b)
