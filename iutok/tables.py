@@ -27,43 +27,46 @@ class Published:
     page:str    # the page that shows it, e.g. 'table2_sota'
     row:str     # what was measured
     column:str  # the measure, e.g. 'FID'
-    value:float
+    text:str    # the number, with the digits it was published with
     against:str # the reference of a distance, or the images that were scored
     where:str   # document
+    @property
+    def value(self): return float(self.text)
 
 _PAPER = 'arXiv 2411.04406, the headline of its comparison'
 _DOCS = 'magic-research/vector_quantization, docs/pretrained_models.md'
 _TAMING,_MASKGIT = 'CompVis/taming-transformers, README.md','google-research/maskgit, README.md'
-_MAGE,_LLAMAGEN = 'LTH14/mage, README.md','FoundationVision/LlamaGen, README.md and GETTING_STARTED.md'
+_MAGE,_LLAMAGEN = 'LTH14/mage, README.md','FoundationVision/LlamaGen, README.md, GETTING_STARTED.md'
 _VAL,_ADM = 'ImageNet val','batch of the ADM evaluator'
 _T1,_T2 = 'table1_tokenizers','table2_sota'
 
-def _row(page, row, against, where, **values):
+def _row(page, row, against, where, **values): # values as published, e.g. FID='4.10'
     return [Published(page, row, k, v, against, where) for k,v in values.items()]
 def _plain(k): return k.replace('_', ' ')
 
+
 # %% ../nbs/82_tables.ipynb #60e5e880
-_CONVERTED = dict(FID=4.9808, PSNR=19.970, SSIM=.50234, LPIPS=.28323, L1=.068118, MSE=.0131796, usage=.059326,
-                  codebook_entropy=6.81237)
+_CONVERTED = dict(FID='4.9808', PSNR='19.970', SSIM='0.50234', LPIPS='0.28323', L1='0.068118', MSE='0.0131796',
+                  usage='0.059326', codebook_entropy='6.81237')
+_SIZES = {'B, AR, 16x16':'5.46', 'L, AR, 16x16':'3.80', 'B, AR, 24x24':'6.09', 'L, AR, 24x24':'3.07',
+          'XL, AR, 24x24':'2.62', 'XXL, AR, 24x24':'2.34', '3B, AR, 24x24':'2.18'}
 PUBLISHED = [
     *_row(_T1, 'VQGAN f16, K = 16384 (taming), converted', _VAL, _DOCS, **_CONVERTED),
-    *_row(_T1, 'VQ-KD (CLIP) (BEiT v2), converted', 'ImageNet val at 224 pixels', _DOCS, cosine_loss=.164310, usage=1.,
-          codebook_entropy=8.94823),
-    *_row(_T1, 'VQGAN f16, K = 1024 (taming)', 'ImageNet train', _TAMING, rFID=10.54),
-    *_row(_T1, 'VQGAN f16, K = 1024 (taming)', _VAL, _TAMING, rFID=7.94),
-    *_row(_T1, 'VQGAN f16, K = 16384 (taming)', 'ImageNet train', _TAMING, rFID=7.41),
-    *_row(_T1, 'VQGAN f16, K = 16384 (taming)', _VAL, _TAMING, rFID=4.98),
-    *_row(_T2, 'VQ-KD (CLIP), AR', 'not stated', _PAPER, FID=4.10),
-    *[p for i,v in enumerate((15.98, 15.78, 6.59, 5.88, 5.20), 1)
-      for p in _row(_T2, f'taming transformer, AR, way of decoding {i} of 5', 'ImageNet train', _TAMING, FID=v)],
-    *_row(_T2, 'MaskGIT 256, NAR', 'not stated', _MASKGIT, FID=6.06, rFID=2.28),
-    *_row(_T2, 'MAGE B, NAR, unconditional', _VAL, _MAGE, FID=11.1, IS=81.2),
-    *_row(_T2, 'MAGE L, NAR, unconditional', _VAL, _MAGE, FID=9.10, IS=105.1),
-    *[p for size,v in dict(B=5.46, L=3.80).items()
-      for p in _row(_T2, f'LlamaGen {size}, AR, 16x16', _ADM, _LLAMAGEN, FID=v)],
-    *[p for size,v in {'B':6.09, 'L':3.07, 'XL':2.62, 'XXL':2.34, '3B':2.18}.items()
-      for p in _row(_T2, f'LlamaGen {size}, AR, 24x24', _ADM, _LLAMAGEN, FID=v)],
-    *_row(_T2, "LlamaGen's tokenizer", _ADM, _LLAMAGEN, rFID=2.19)]
+    *_row(_T1, 'VQ-KD (CLIP) (BEiT v2), converted', 'ImageNet val at 224 pixels', _DOCS, cosine_loss='0.164310',
+          usage='1.0', codebook_entropy='8.94823'),
+    *_row(_T1, 'VQGAN f16, K = 1024 (taming)', 'ImageNet train', _TAMING, rFID='10.54'),
+    *_row(_T1, 'VQGAN f16, K = 1024 (taming)', _VAL, _TAMING, rFID='7.94'),
+    *_row(_T1, 'VQGAN f16, K = 16384 (taming)', 'ImageNet train', _TAMING, rFID='7.41'),
+    *_row(_T1, 'VQGAN f16, K = 16384 (taming)', _VAL, _TAMING, rFID='4.98'),
+    *_row(_T2, 'VQ-KD (CLIP), AR', 'not stated', _PAPER, FID='4.10'),
+    *[p for i,v in enumerate(('15.98', '15.78', '6.59', '5.88', '5.20'), 1)
+      for p in _row(_T2, f'taming transformer, AR, decoding {i} of 5', 'ImageNet train', _TAMING, FID=v)],
+    *_row(_T2, 'MaskGIT 256, NAR', 'not stated', _MASKGIT, FID='6.06', rFID='2.28'),
+    *_row(_T2, 'MAGE B, NAR, unconditional', _VAL, _MAGE, FID='11.1', IS='81.2'),
+    *_row(_T2, 'MAGE L, NAR, unconditional', _VAL, _MAGE, FID='9.10', IS='105.1'),
+    *[p for size,v in _SIZES.items() for p in _row(_T2, f'LlamaGen {size}', _ADM, _LLAMAGEN, FID=v)],
+    *_row(_T2, "LlamaGen's tokenizer", _ADM, _LLAMAGEN, rFID='2.19')]
+
 
 # %% ../nbs/82_tables.ipynb #14525fe9
 EMPTY = 'not published' # nowhere that can be pointed to
@@ -77,11 +80,11 @@ def published(
     import pandas as pd
     mine = [p for p in PUBLISHED if p.page==page]
     out = {}
-    for p in mine: out.setdefault((p.row, p.against, p.where), {})[_plain(p.column)] = f'{p.value:g}'
+    for p in mine: out.setdefault((p.row, p.against, p.where), {})[_plain(p.column)] = p.text
     columns = list(dict.fromkeys(_plain(p.column) for p in mine))
-    lines = [{'':row} | {c:cells.get(c, EMPTY) for c in columns} | dict(against=against, where=where)
+    lines = [dict(row=row, against=against) | {c:cells.get(c, EMPTY) for c in columns} | dict(where=where)
              for (row,against,where),cells in out.items()]
-    return pd.DataFrame(lines).set_index('') if lines else pd.DataFrame()
+    return pd.DataFrame(lines).set_index(['row', 'against']) if lines else pd.DataFrame()
 
 # %% ../nbs/82_tables.ipynb #0e8f264e
 _FALL_BACK = dict(paper=('paper', 'mini', 'quick'), mini=('mini', 'quick'), quick=('quick',),
@@ -152,6 +155,7 @@ class Column(NamedTuple):
     number:str     # its name in records, e.g. 'gfd', for where it comes from
     better:str=''  # low, high or neither
     form:str=''    # of a number; empty: three digits
+    spread:bool=True # shown beside the mean
 
 class Block(NamedTuple):
     "Rows of one protocol, for the eye and as numbers."
@@ -192,7 +196,9 @@ def tabulate(
     if codebooks: check_codebooks(rows)
     values = {h:{n:[col.read(r) for r in rs] for n,rs in groups.items()} for h,col in columns.items()}
     forms = {h:col.form or three_digits([x for v in values[h].values() for x in v]) for h,col in columns.items()}
-    said = pd.DataFrame({h:{n:cell(v, forms[h]) for n,v in values[h].items()} for h in columns}, index=list(groups))
+    few = lambda h,v: v if columns[h].spread else v[:1]
+    said = {h:{n:cell(few(h, v), forms[h]) for n,v in values[h].items()} for h in columns}
+    said = pd.DataFrame(said, index=list(groups))
     numbers = pd.DataFrame({'row':list(groups), 'seeds':[len(rs) for rs in groups.values()]})
     for h in columns: numbers[h],numbers[f'{h} spread'] = zip(*[mean_spread(values[h][n]) for n in groups])
     best = {h:b for h,col in columns.items() if (b := _best(groups, col))}
@@ -233,12 +239,13 @@ def blocks(
     worlds:dict[str,list[dict]], # from `rows_by_world`
     group:Callable,              # records of a world -> {row: records}
     columns:dict[str,Column],    # by heading
+    least:int=1,                 # rows that a world must have; one is no comparison
     **kwargs,                    # for `tabulate`
 )->list[Block]:
     "A block of columns for every world that has rows. Raises as `tabulate` does."
     out = []
     for world,rows in worlds.items():
-        if not (groups := group(rows)): continue
+        if len(groups := group(rows))<least: continue
         first = next(iter(groups.values()))[0]
         heading = f"ours, {world}, {first['profile']} ({first['protocol']['fd']})"
         out.append(tabulate(groups, columns, heading, **kwargs))
@@ -295,6 +302,7 @@ def looks(
             if (best := b.best.get(h)) and best.significant and best.row in df.index:
                 style.at[best.row, col] = 'font-weight:bold'
     left = [dict(selector='th.row_heading, th.col_heading', props='text-align:left'),
+            dict(selector='th.row_heading', props='white-space:nowrap'),
             dict(selector='td', props='text-align:right; white-space:nowrap')]
     look = df.style.map(grey).apply(lambda _: style, axis=None).set_table_styles(left)
     return look.set_tooltips(titles, as_title_attribute=True) if (titles!='').any(axis=None) else look
@@ -309,13 +317,13 @@ def notes(
     "What the words in empty cells mean, what bold means, and which commits and machines the numbers come from."
     out = [f'*{EMPTY}*: nowhere that can be pointed to. *{NOT_RUN}*: no record of ours. *{OTHER}*: not in the paper. '
            '±: half the distance between the extremes of the seeds.']
-    if tests := list(dict.fromkeys(b.test for block in ours for b in block.best.values())):
+    if tests := list(dict.fromkeys(b.test for block in ours for b in block.best.values() if b.p==b.p)):
         out[0] += f" **Bold**: significantly best of its column ({'; '.join(tests)})."
     for b in ours:
         rows = [r for rs in b.groups.values() for r in rs]
         commits = dict.fromkeys((r['git']['commit'] or 'unknown')[:10] + ', changed'*r['git']['dirty'] for r in rows)
         seeds = ', '.join(map(str, sorted({r['trained']['seed'] for r in rows})))
-        made = f"{len(rows)} records of commit {' and '.join(commits)}, seeds {seeds}"
+        made = f"{len(rows)} record{'s'*(len(rows)>1)} of commit {' and '.join(commits)}, seed {seeds}"
         out.append(f'- {b.heading}: {made}. {measured_on(rows)}')
     return '\n\n'.join([out[0], '\n'.join(out[1:]) or 'No run has been recorded.'])
 

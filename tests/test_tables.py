@@ -65,7 +65,7 @@ def test_a_missing_row_is_shown_as_missing():
     assert 'Cluster (vit)' not in ours[0].numbers['row'].tolist() and ours[0].protocol['fd']=='FD-fashion'
     page = looks(df, ours).to_html()
     assert '#999' in page and page.count('cluster-mae-s0-decoder-scores, commit 66aeb5f')==len(ours[0].said.columns)
-    assert '66aeb5f836, seeds 0, 1' in notes(ours)
+    assert '66aeb5f836, seed 0, 1' in notes(ours)
 
 def test_a_table_shows_mean_and_half_the_range():
     b = tabulate(clusters(MINI), COLUMNS)
