@@ -282,7 +282,8 @@ RECIPES |= {'paper-sample': RECIPES['mini-sample'] | dict(
     profile='paper', network='runs/paper/vqgan-8192-dd2-s3407-ar-llama_medium-s3407', scale=1.75)}
 
 # %% ../nbs/39_settings.ipynb #ecddd3fc
-TABLES = ('table4_cluster_encoders', 'table8_is_it_understanding')
+TABLES = ('table2_sota', 'table3_coco_t2i', 'table4_cluster_encoders', 'table5_xl_and_strong_aug',
+          'table6_teacher_size', 'table7_codebook_size_dim', 'table8_is_it_understanding')
 for page in TABLES:
     for profile in PROFILES: RECIPES[f'{profile}-{page}'] = dict(notebook=page, profile=profile, rows=[], name=page)
     for profile in ('smoke', 'quick', 'mini'): RECIPES[f'emoji-{profile}-{page}'] = RECIPES[f'{profile}-{page}']
