@@ -72,6 +72,16 @@ def test_run_folders_are_found_with_what_lies_beside_them(tmp_path):
         assert [r['run'] for r in chain(record, known)]==['fsq-s0', 'fsq-s0-ar-small-s0', 'fsq-s0-scores']
     with pytest.raises(ValueError, match='did not finish'): find_record(str(tmp_path))
 
+def test_what_a_run_is_built_on_may_lie_elsewhere(tmp_path):
+    there = {n:str(tmp_path/f'there{i}'/n) for i,n in enumerate(('fsq-s0', 'fsq-s0-ar-small-s0'))}
+    for n,p in there.items():
+        built = dict(tokenizer=there['fsq-s0']) if n!='fsq-s0' else {}
+        save_json(Path(p)/'record.json', RUNS[n] | dict(params=RUNS[n]['params'] | built))
+    params = RUNS['fsq-s0-scores']['params'] | dict(tokenizer=there['fsq-s0'], ars=[there['fsq-s0-ar-small-s0']])
+    save_json(tmp_path/'here'/'fsq-s0-scores'/'record.json', RUNS['fsq-s0-scores'] | dict(params=params))
+    record,known = find_record(str(tmp_path/'here'/'fsq-s0-scores'))
+    assert [r['run'] for r in chain(record, known)]==['fsq-s0', 'fsq-s0-ar-small-s0', 'fsq-s0-scores']
+
 # --- scripts/verify, with runs that are made up
 
 @pytest.fixture
