@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TRANSFORM_NAMES', 'MINI_TEACHER_NAMES', 'TEACHER_NAMES', 'SIZE_NAMES', 'NAR_SIZE_NAMES', 'IN_FOLDERS', 'DATA_NAMES',
-           'TOWER_NAMES', 'T2I_SIZE_NAMES', 'P', 'PARAMETERS', 'OTHERWISE', 'TYPES', 'PATHS', 'Parameter', 'count',
-           'choice', 'weight', 'share', 'rate', 'counts', 'adam_betas', 'texts', 'teacher_name', 'views_name',
-           'data_name', 'tower_name', 'parameter', 'judged', 'check_together', 'as_name', 'run_name', 'anchored_data',
-           'anchored', 'value']
+           'TOWER_NAMES', 'T2I_SIZE_NAMES', 'P', 'PARAMETERS', 'OTHERWISE', 'TYPES', 'PATHS', 'QUANTIZER_NAMES',
+           'Parameter', 'count', 'choice', 'weight', 'share', 'rate', 'counts', 'adam_betas', 'texts', 'teacher_name',
+           'views_name', 'data_name', 'tower_name', 'parameter', 'judged', 'check_together', 'as_name', 'run_name',
+           'anchored_data', 'anchored', 'value']
 
 # %% ../nbs/19_parameters.ipynb #8dd3ca56
 import ast,re
@@ -227,6 +227,10 @@ PARAMETERS |= dict(
     n               = P('int', "images per class or sentence", count(1, 64)),
 )
 
+# %% ../nbs/19_parameters.ipynb #b7c1905c
+PARAMETERS |= dict(
+    codes      = P('int', "codes that are shown", count()))
+
 # %% ../nbs/19_parameters.ipynb #fca93cd0
 OTHERWISE = { # the same name, another meaning
     'train_teacher.project': P('int', "width of the joint space of images and captions; 0: none", count(0)),
@@ -315,7 +319,8 @@ def run_name(
     return name
 
 # %% ../nbs/19_parameters.ipynb #7bb4abcf
-PATHS = ('tokenizer', 'ars', 'nars', 'network', 'rows', 'data_root', 'teacher_weights', 'run_root')
+PATHS = ('tokenizer', 'tokenizers', 'ars', 'nars', 'network', 'networks', 'rows', 'data_root',
+         'teacher_weights', 'run_root')
 
 def anchored_data(v): # folder:PATH, wds:URLS and hf:PATH, as seen from where the caller stands
     kind,_,path = v.partition(':')
@@ -351,3 +356,8 @@ def value(
         except ValueError: return text
     try: return ast.literal_eval(text)
     except (SyntaxError, ValueError): return text
+
+# %% ../nbs/19_parameters.ipynb #9c655abc
+QUANTIZER_NAMES = ('vq', 'norm_ema', 'cvq', 'fsq', 'ifsq', 'lfq', 'bsq', 'simvq', 'ibq')
+PARAMETERS |= dict(
+    quantizer = P('str', "another quantizer of n_codes codes in place of the notebook's own", choice(*QUANTIZER_NAMES)))
