@@ -71,7 +71,8 @@ def twin_findings(
         d,_ = Counter(train.digests).most_common(1)[0]
         twins = [f for f,e in zip(train.files, train.digests) if e == d]
         found.append(Finding(False, f'Training files that are copies of another one: {n:,}, such as {_few(twins, 2)}.'))
-    if 'test' in sets and (both := [(f, first[d]) for f,d in zip(sets['test'].files, sets['test'].digests) if d in first]):
+    held = sets.get('test')
+    if held is not None and (both := [(f, first[d]) for f,d in zip(held.files, held.digests) if d in first]):
         found.append(Finding(True, f'Held-out images that are trained on, too: {len(both):,}, such as '
                                    f'{_few([both[0][0]])}, which is {_few([both[0][1]])}.'))
     return found
@@ -93,8 +94,8 @@ def file_findings(
             with Image.open(io.BytesIO(s.bytes(i))) as img: sizes.append((min(img.size), max(img.size), s.files[i]))
     if not sizes: return found
     short,long = np.array([s[:2] for s in sizes]).T
-    found.append(Finding(False, f'Of {len(sizes):,} images looked at, the shorter side has {short.min()} to {short.max()} '
-                                f'pixels, in the middle {int(np.median(short))}.'))
+    found.append(Finding(False, f'Of {len(sizes):,} images looked at, the shorter side has {short.min()} to '
+                                f'{short.max()} pixels, in the middle {int(np.median(short))}.'))
     if (tiny := [f for a,_,f in sizes if a < 32]):
         found.append(Finding(False, f'Less than 32 pixels wide or high: {len(tiny):,} of these, such as '
                                     f'{_few(tiny, 1)}; enlarged, they are blurs.'))
@@ -123,7 +124,8 @@ def folder_findings(
             if not any(fs for _,_,fs in os.walk(d, followlinks=True)):
                 found.append(Finding(True, f'{shown(d.relative_to(root).as_posix())}/ is empty.'))
         for same in names.values():
-            if len(same) > 1: found.append(Finding(True, f'Classes whose names nearly agree: {_few(same)}; are they meant to be one?'))
+            if len(same) > 1:
+                found.append(Finding(True, f'Classes whose names nearly agree: {_few(same)}; are they meant to be one?'))
     return found
 
 # %% ../nbs/18_inspection.ipynb #90dba4fa
@@ -176,7 +178,8 @@ def look_over(
             if (text := f'{e}'.rstrip('.')+'.') not in [f.text for f in found]: found.append(Finding(True, text))
     found += count_findings(data, sets)
     files = {k:s for k,s in sets.items() if isinstance(s, FolderSet)}
-    if data.startswith('folder:') and (p := Path(root or '', data[7:]).expanduser()).is_dir(): found += folder_findings(p)
+    folder = Path(root or '', data[7:]).expanduser()
+    if data.startswith('folder:') and folder.is_dir(): found += folder_findings(folder)
     found += twin_findings(files)+file_findings(files, look)
     told = sum(len(s.texts) for s in files.values())
     if told: found.append(Finding(False, f'{told:,} of {sum(map(len, files.values())):,} images have a caption.'))

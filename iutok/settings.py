@@ -289,8 +289,8 @@ for page in TABLES:
     for profile in ('smoke', 'quick', 'mini'): RECIPES[f'emoji-{profile}-{page}'] = RECIPES[f'{profile}-{page}']
 
 # %% ../nbs/39_settings.ipynb #694727af
-RECIPES |= {f'{p}-check_data': dict(notebook='check_data', profile=p, data='imagenet' if p=='paper' else 'fashion',
-                                    name='check_data') for p in PROFILES}
+RECIPES |= {f'{p}-check_data': dict(notebook='check_data', profile=p, data='fashion', name='check_data')
+            for p in ('smoke', 'quick', 'mini')}
 
 # %% ../nbs/39_settings.ipynb #c00627d1
 def run_set(

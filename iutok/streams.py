@@ -96,5 +96,6 @@ class Stream:
     def load_state_dict(self, state:dict):
         "Go on at a place. A ValueError names what was different there."
         for k,v in self._about().items():
-            if state.get(k) != v: raise ValueError(f'{k} was {state.get(k)!r} where the state was taken and is {v!r} here')
+            if state.get(k) != v:
+                raise ValueError(f'{k} was {state.get(k)!r} where the state was taken and is {v!r} here')
         self.step = check_count('step', state['step'], 0)

@@ -26,7 +26,8 @@ def test_a_sound_folder_has_nothing_to_mend(tmp_path):
     (lambda r: (r/'val'/'coat'/'9.jpg').write_bytes((r/'train'/'bag'/'03.jpg').read_bytes()),
      'trained on, too: 1, such as val/coat/9.jpg, which is train/bag/03.jpg'),
     (lambda r: (r/'train'/'hat').mkdir(), 'train/hat/ is empty'),
-    (lambda r: [f.rename(f.parents[1]/f.name) for f in (r/'val'/'bag').iterdir()], 'beside the folders of val/ and are not read: 00.jpg, 01.jpg, 02.jpg'),
+    (lambda r: [f.rename(f.parents[1]/f.name) for f in (r/'val'/'bag').iterdir()],
+     'beside the folders of val/ and are not read: 00.jpg, 01.jpg, 02.jpg'),
     (lambda r: tree(r, ['train/Coat /1.jpg']), 'nearly agree: Coat , coat'),
     (lambda r: [(r/'train'/'bag'/f'{i:02}.jpg').write_bytes(b'') for i in range(9)], '9 of the 30 files .*zero bytes'),
     (lambda r: (r/'val').rename(r/'held'), 'are these classes or splits')])

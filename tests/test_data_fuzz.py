@@ -1,6 +1,6 @@
 """Damaged files never crash a run and never hang a worker: each is read, or skipped by name.
 
-200 files; FUZZ=2000 python -m pytest tests/test_data_fuzz.py -s takes ten times as many and prints the count by kind."""
+200 files; FUZZ=2000 python -m pytest tests/test_data_fuzz.py -s takes ten times as many and prints counts by kind."""
 import collections, os, signal
 import pytest, torch
 from damaged import damaged

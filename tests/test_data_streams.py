@@ -57,7 +57,9 @@ def test_an_evaluation_reads_every_image_once_with_uneven_ends(n, batch, world):
 def test_a_stream_goes_on_at_the_next_sample_on_another_number_of_processes(parts, window, stop, worlds):
     images = Numbers(parts)
     def streams(world): return [Stream(StreamBatches(images, 1, 8, 'none', 5, r, world, window)) for r in range(world)]
-    def take(ss, k): return [torch.cat([b.idx for b in bs]) for bs in zip(*[[b for _,b in zip(range(k), s)] for s in ss])]
+    def take(ss, k):
+        of_ranks = [[b.idx for _,b in zip(range(k), s)] for s in ss]
+        return [torch.cat(b) for b in zip(*of_ranks)]
     whole = take(streams(1), stop+4)
     first,then = streams(worlds[0]),streams(worlds[1])
     seen = take(first, stop)

@@ -1,9 +1,9 @@
 """Reading JPEGs against torchvision's ImageFolder and DataLoader: decode, transform, batches of uint8 in this process.
 
-2,000 photographs of ImageNet's usual sizes, in folders by class; batches of 64 from one worker process, one thread each.
-Both sides have the folder listed (ours has every file checked once, which is not timed). `none` is what scores see and is
-Pillow's to the bit on both sides; the random ones may differ by a level, and JPEGs much larger than needed are decoded at
-a fraction of their size. For a quick look: IMAGES=200 RUNS=1 scripts/bench data
+2,000 photographs of ImageNet's usual sizes, in folders by class; batches of 64 from one worker process, one thread
+each. Both sides have the folder listed (ours has every file checked once, which is not timed). `none` is what scores
+see and is Pillow's to the bit on both sides; the random ones may differ by a level, and JPEGs much larger than needed
+are decoded at a fraction of their size. For a quick look: IMAGES=200 RUNS=1 scripts/bench data
 """
 import contextlib, io, os, tempfile
 from pathlib import Path
@@ -68,5 +68,6 @@ def rows():
             with contextlib.redirect_stdout(io.StringIO()): images = FolderSet.open(Path(d)/'set', 'train', d)
             for transform,size in works:
                 what = f'{n:,} {"ordinary JPEGs" if times==1 else "of 6 to 9 megapixels"}, {transform}, {size} pixels'
-                a,b = medians(ours(images, size, transform), theirs(Path(d)/'set', size, transform), runs=RUNS, warmup=0)
+                pair = ours(images, size, transform),theirs(Path(d)/'set', size, transform)
+                a,b = medians(*pair, runs=RUNS, warmup=0)
                 yield row(what, PEER, n/a, n/b, 'images/s') | dict(ratio=a/b, target=1/1.2, ok=a/b<=1/1.2)
