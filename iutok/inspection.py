@@ -125,7 +125,8 @@ def folder_findings(
                 found.append(Finding(True, f'{shown(d.relative_to(root).as_posix())}/ is empty.'))
         for same in names.values():
             if len(same) > 1:
-                found.append(Finding(True, f'Classes whose names nearly agree: {_few(same)}; are they meant to be one?'))
+                found.append(Finding(True, f'Classes whose names nearly agree: {_few(same)}; are they meant to be '
+                                           'one?'))
     return found
 
 # %% ../nbs/18_inspection.ipynb #90dba4fa
