@@ -19,7 +19,8 @@ from .losses.recon import Perceptual
 from .metrics.features import Extractor,Features
 from .metrics.pixels import PIXEL_SCORES
 from .metrics.probe import linear_probe
-from .metrics.scores import class_consistency,fd_infinity,frechet,reference_stats,score_images
+from .metrics.scores import class_consistency,fd_infinity,reference_stats,score_images
+from .metrics.statistics import frechet_distance
 from .pixels import to_float,to_uint8
 from .precision import autocast
 from .proposals import AR,NAR
@@ -155,7 +156,7 @@ def score_tokenizer(
     def stats(images, by): return reference_stats(images, by, tok.image_size, cache) # kept for all rows
     plain = train.plain
     r,limit = fds(feats[0], held, extractor, tok.image_size, cache)
-    floor = frechet(stats(plain, extractor), stats(held, extractor))
+    floor = frechet_distance(stats(plain, extractor), stats(held, extractor))
     K,idx = tok.n_codes,tv.tokens.long()
     if train.classes==held.classes and len(train.classes)>1: probes = probe_codes(tok, ts, tv, seed)
     else:
@@ -172,7 +173,7 @@ def score_tokenizer(
     if judge:
         s,limit = fds(feats[1], held, judge, tok.image_size, cache)
         few = plain.take(min(len(plain), len(held)))
-        floor = frechet(stats(few, judge), stats(held, judge))
+        floor = frechet_distance(stats(few, judge), stats(held, judge))
         metrics |= dict(judge_rfd=s.fd, judge_rfd_infinity=limit, judge_floor=floor)
         protocol |= dict(judge=asdict(s.protocol) | dict(fd=s.protocol.fd_name))
     return {k:float(v) if v is not None else None for k,v in metrics.items()},protocol

@@ -51,6 +51,7 @@ def atomic(
     try:
         write(Path(tmp))
         os.chmod(tmp, 0o644)
+        with open(tmp, 'rb') as f: os.fsync(f.fileno()) # on the disk before it takes the name
         os.replace(tmp, path)
     finally: Path(tmp).unlink(missing_ok=True)
     return path

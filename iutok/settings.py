@@ -7,8 +7,9 @@ __all__ = ['PAPER', 'STRONG', 'F16', 'F8', 'GAN', 'VQGAN_LOSSES', 'LLAMAGEN_LOSS
            'LLAMAGEN', 'DECODER', 'BIG_VIT', 'BASE_VIT', 'VQKD', 'CLUSTER', 'RECIPES', 'AR', 'NAR', 'SMALL',
            'MINI_PIXELS', 'MINI', 'FEW', 'SMOKE_PIXELS', 'SMOKE', 'LESS', 'QUICK_PIXELS', 'QUICK', 'PAPER_ROWS',
            'COLOUR', 'EMOJI_PIXELS', 'EMOJI', 'TINY', 'HALF', 'EMOJI_SIZES', 'T2I', 'MINI_T2I', 'NATIVE', 'QUESTIONS',
-           'TABLES', 'EVERYWHERE', 'WITH_DATA', 'NEEDS', 'OPTIONAL', 'run_set', 'world_of', 'run_folder', 'rows_of',
-           'takes', 'default_recipe', 'recipe_row', 'check_parameters', 'resolve', 'check_places', 'parse_words']
+           'TABLES', 'FIGURES', 'FEWER', 'PAPER_RUNS', 'EVERYWHERE', 'WITH_DATA', 'NEEDS', 'OPTIONAL', 'run_set',
+           'world_of', 'run_folder', 'figure_row', 'rows_of', 'takes', 'default_recipe', 'recipe_row',
+           'check_parameters', 'resolve', 'check_places', 'parse_words']
 
 # %% ../nbs/39_settings.ipynb #f75d692f
 import os
@@ -262,6 +263,12 @@ RECIPES |= {'t2i-llama-medium': T2I, 'emoji-mini-t2i': MINI_T2I} | {
 QUESTIONS = ('fig_what_predicts',)
 RECIPES |= {f'{p}-{page}': dict(notebook=page, profile=p, rows=[], name=page) for page in QUESTIONS
             for p in ('smoke', 'quick', 'mini', 'paper')}
+# any quantizer by name, on pixels and on a teacher's features; there nothing goes around the quantizer at first,
+# since what goes around lies on the unit sphere, where only some of them look
+for p in ('smoke', 'quick', 'mini'):
+    RECIPES[f'{p}-quantizer-pixels'] = RECIPES[f'{p}-vqgan'] | dict(quantizer='ifsq', name='pixels-{quantizer}-s{seed}')
+    RECIPES[f'{p}-quantizer-features'] = RECIPES[f'{p}-vqkd'] | dict(quantizer='ifsq', warm=0.,
+                                                                   name='{teacher}-{quantizer}-s{seed}')
 
 # %% ../nbs/39_settings.ipynb #460e134f
 RECIPES |= {f'{p}-sample': dict(
@@ -303,12 +310,39 @@ def run_folder(
     root = here(params['run_root']) if params.get('run_root') else project_root()/'runs'/own
     return root/run_name(params)
 
+# %% ../nbs/39_settings.ipynb #093d73dd
+FIGURES = dict(
+    doctor                = dict(tokenizer='vqkd-effnet-s0-decoder', held_images=1000, codes=6, seed=0))
+FEWER = dict(doctor=dict(held_images=64), fig_codebook_tsne=dict(per_class=2, perplexity=10.),
+             fig_reconstructions=dict(held_images=64), fig_what_a_code_means=dict(held_images=64),
+             fig_sampling=dict(scales=[1., 2.], fill_steps=[1, 8], held_images=64)) # smoke
+PAPER_RUNS = {'vqgan-s0':'vqgan-8192-dd2-s3407', 'fsq-s0':'fsq-8000-s3407', 'vqkd-effnet-s0':'vqkd-clip-8192-s3407',
+    'cluster-effnet-s0':'cluster-clip-8192-s3407', '-decoder':'-decoder-llamagen',
+    '-ar-small-s0':'-ar-llama_medium-s3407', '-nar_small-s0':'-mage_base-s3407'}
+
+# %% ../nbs/39_settings.ipynb #7b9d33d9
+def figure_row(page, profile, world=WORLDS[0]): # the row of a page that draws
+    root = f'runs/{run_set(profile, world)}'
+    def folder(v): # of a run that the page looks at
+        if profile=='paper':
+            for short,full in PAPER_RUNS.items(): v = v.replace(short, full)
+        return f'{root}/{v}'
+    row = FIGURES[page] | (FEWER.get(page, {}) if profile=='smoke' else {})
+    row |= {k:[folder(v) for v in row[k]] for k in ('tokenizers', 'networks') if k in row}
+    if 'tokenizer' in row: row |= dict(tokenizer=folder(row['tokenizer']))
+    return dict(notebook=page, profile=profile) | row | dict(
+        name='{tokenizer_name}-doctor' if page=='doctor' else page)
+
+for page in FIGURES:
+    RECIPES |= {f'{p}-{page}':figure_row(page, p) for p in PROFILES}
+    if FIGURES[page]: RECIPES |= {f'emoji-{p}-{page}':figure_row(page, p, 'emoji') for p in ('smoke', 'quick', 'mini')}
+
 # %% ../nbs/39_settings.ipynb #d50eb903
 EVERYWHERE = ('profile', 'recipe', 'name', 'run_root')    # no recipe has to name these,
 WITH_DATA = ('data_root', 'train_images', 'held_images') # nor these where there are data
 # What stands for something that a run may do without is left out of its values where it does,
 # so that runs from before there was such a thing keep their identity.
-NEEDS = dict(nars='nars', nar_order='nars', nar_steps='nars')
+NEEDS = dict(nars='nars', nar_order='nars', nar_steps='nars', quantizer='quantizer')
 OPTIONAL = dict(train_ar=('views', 'order', 'ema')) # left out, too, where they are not given
 
 def rows_of(
@@ -406,7 +440,7 @@ def check_places(
     there = next(p for p in (folder, *folder.parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ValueError(f'run_root: {there} cannot be written to; name another folder with run_root=PATH.')
-    for k in ('tokenizer', 'ars', 'nars', 'network', 'rows'):
+    for k in ('tokenizer', 'tokenizers', 'ars', 'nars', 'network', 'networks', 'rows'):
         for v in [params[k]] if isinstance(params.get(k), str) else params.get(k) or []:
             p = next((q for q in (here(v), project_root()/v) if q.exists()), None)
             if p is None:
@@ -420,7 +454,7 @@ def check_places(
         raise ValueError(f'data: {q} is not a folder.')
     for k in ('data_root', 'teacher_weights'):
         if params.get(k) and not here(params[k]).exists(): raise ValueError(f'{k}: {params[k]} does not exist.')
-    if data in ('imagenet', 'laion_aesthetics', 'sa_med2d', 'satin') and not params.get('data_root'):
+    if data in IN_FOLDERS and not params.get('data_root'):
         raise ValueError(f'data={data} needs data_root=PATH, the folder it lies in. For a trial without it: '
                          'profile=mini.')
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from torchvision.transforms import v2
 
-import iutok.data as data
+import iutok.data as data, iutok.images as images
 from iutok import splits
 from iutok.data import *
 from iutok.data import MemorySet
@@ -71,8 +71,8 @@ def test_full_set_through_torchvision(monkeypatch, tmp_path):
     s = load_images('fashion_mnist_full', root=tmp_path)
     assert s.labels.tolist() == [3, 1] and np.array_equal(s.pixels[:, 2:-2, 2:-2].numpy(), x)
 
-@pytest.mark.parametrize('call, says', [(lambda: load_images('cifar'), 'fashion, emoji, fashion_mnist_full, .* or '
-    'folder:PATH'), (lambda: load_images('folder:'), 'folder:PATH'),
+@pytest.mark.parametrize('call, says', [(lambda: load_images('cifar'), 'fashion, emoji, fashion_mnist_full, .*, '
+    'folder:PATH, wds:URLS or hf:NAME'), (lambda: load_images('folder:'), 'folder:PATH'),
                                         (lambda: load_images(split='val'), 'train or test'),
                                         (lambda: load_images('folder:/no/such/place'), 'is not a folder')])
 def test_wrong_names(call, says):
@@ -301,8 +301,8 @@ def test_too_many_bad_files_are_refused(shop):
 
 def test_files_are_checked_once(shop, monkeypatch):
     seen = []
-    real = data._verdict
-    monkeypatch.setattr(data, '_verdict', lambda p: (seen.append(Path(p).name), real(p))[1])
+    real = images._verdict
+    monkeypatch.setattr(images, '_verdict', lambda r, t: (seen.append(Path(r.args[0]).name), real(r, t))[1])
     folder(shop); assert len(seen) == 90
     folder(shop); folder(shop, 'test'); assert len(seen) == 90
     (shop/'bag'/'bag3.png').write_bytes(b''); Image.fromarray(ramp()).save(shop/'coat'/'new.png')

@@ -3,7 +3,7 @@ import io, os, shutil, struct, warnings, zlib
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
-import iutok.data as data
+import iutok.data as data, iutok.images as images
 from iutok.runs import Run
 from iutok.data import load_images
 from iutok.files import cached
@@ -294,5 +294,5 @@ def test_a_home_that_is_not_there_is_no_obstacle(monkeypatch):
 
 def test_an_index_that_cannot_be_written_costs_one_line(shop, monkeypatch, capsys):
     def full(*a): raise OSError('No space left on device')
-    monkeypatch.setattr(data, 'save_json', full)
+    monkeypatch.setattr(images, 'save_json', full)
     assert len(folder(shop))==24 and 'No space left on device' in capsys.readouterr().out

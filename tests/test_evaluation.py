@@ -162,7 +162,7 @@ def test_a_second_judge_adds_its_own_columns_and_changes_none(scored):
 
 def test_emoji_are_scored_as_clothes_are(tmp_path, capsys):
     from iutok.evaluation import score_samples
-    from iutok.metrics.scores import frechet
+    from iutok.metrics.statistics import frechet_distance
     from iutok.proposals import AR
     torch.manual_seed(0)
     body,ex = dict(width=8, n_res=1, attention=False),get_extractor('emoji')
@@ -174,7 +174,7 @@ def test_emoji_are_scored_as_clothes_are(tmp_path, capsys):
     assert p['fd']=='FD-emoji' and p['reference']=='emoji test' and p['pixels']=='64x64'
     assert m['rfd']>0 and m['probe_mean'] is not None
     # the reference is plain as well
-    floor = frechet(*[reference_stats(s, ex, 64, tmp_path) for s in (train.plain, held)])
+    floor = frechet_distance(*[reference_stats(s, ex, 64, tmp_path) for s in (train.plain, held)])
     assert m['fd_floor']==pytest.approx(floor)
     made,u8,_ = score_samples(tok, AR(16, 9, 64, layers=1, width=16, heads=2).eval(), held, ex, tmp_path, n=18)
     assert 0<=made['class_consistency']<=1 and 1<=made['isc']<=9 and u8.shape==(18, 3, 64, 64)

@@ -1,6 +1,6 @@
 """A run that is stopped, interrupted or killed, in the middle of a write too, ends with the bits of one that was
 left alone."""
-import csv,signal,subprocess,sys,time
+import csv,os,random,signal,subprocess,sys,time
 from pathlib import Path
 import pytest,torch
 from iutok.training import Phase,fit,seed_everything,warmup_cosine
@@ -68,37 +68,110 @@ def test_stopped_twice_is_bit_equal(tmp_path, whole, quantizer, repeat):
     assert rows(whole)==rows(tmp_path/'parts')
     same(out['ema'].state_dict(), {k[len('module.'):]:v for k,v in a['ema'].items() if k!='n_averaged'})
 
-HALF_WRITTEN = '''
+CHILD = """
 import sys,time,torch
 sys.path.insert(0, {tests!r})
-import test_resume,signal
+import signal,test_resume
 signal.signal(signal.SIGINT, signal.default_int_handler) # a shell's background jobs start with Ctrl-C ignored
 torch.set_num_threads(1)
-save,calls = torch.save,[]
-def slow(state, path): # the third checkpoint stays half written
+from iutok.data import Batches
+read,save,calls = Batches.__getitem__,torch.save,[]
+def waits(how): # what the parent waits for
+    open({marker!r}, 'w').close()
+    time.sleep(how)
+def slow_read(self, step):
+    if {where!r}=='step' and step==7: waits(1)
+    if {where!r}=='soak': time.sleep(.5)
+    return read(self, step)
+def slow_save(state, path): # the third checkpoint stays half written
     save(state, path)
     calls.append(path)
-    if len(calls)==3:
+    if {where!r}=='soak': time.sleep(.3)
+    if {where!r}=='write' and len(calls)==3:
         half = path.read_bytes()[:-2000]
         path.write_bytes(half)
-        open({marker!r}, 'w').close()
-        time.sleep(60)
-torch.save = slow
+        waits(60)
+Batches.__getitem__,torch.save = slow_read,slow_save
+if {where!r}=='soak': waits(0)
 test_resume.train({folder!r})
-'''
+"""
 
-@pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGINT], ids=['sigterm', 'ctrl-c'])
-def test_ended_in_the_middle_of_a_write(tmp_path, whole, how):
-    folder,marker = tmp_path/'ended',tmp_path/'marker'
-    code = HALF_WRITTEN.format(tests=str(Path(__file__).parent), marker=str(marker), folder=str(folder))
-    p = subprocess.Popen([sys.executable, '-c', code], cwd=Path(__file__).parents[1], stderr=subprocess.DEVNULL)
+def ended(folder, where, how): # a process that gets the signal `how` while it is in `where` -> its code, what it said
+    marker = folder.with_name('marker')
+    code = CHILD.format(tests=str(Path(__file__).parent), marker=str(marker), folder=str(folder), where=where)
+    p = subprocess.Popen([sys.executable, '-c', code], cwd=Path(__file__).parents[1], text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     deadline = time.time()+600
     while not marker.exists():
         assert time.time()<deadline and p.poll() is None
         time.sleep(.05)
     p.send_signal(how)
-    assert p.wait(120)!=0
-    assert ends(folder)['step']==6 # the second checkpoint, whole
+    said = p.communicate(timeout=120)[0]
+    return p.returncode,said
+
+def test_killed_in_the_middle_of_a_write(tmp_path, whole):
+    folder = tmp_path/'killed'
+    assert ended(folder, 'write', signal.SIGKILL)[0]==-signal.SIGKILL
+    assert ends(folder)['step']==6 and list(folder.glob('.*')) # the second checkpoint, whole; and a torn file
     assert train(folder)['resumed_at']==6
     same(ends(whole), ends(folder))
     assert not list(folder.glob('.*')) # what the write left is gone
+
+@pytest.mark.parametrize('how', [signal.SIGTERM, signal.SIGINT], ids=['sigterm', 'ctrl-c'])
+def test_asked_to_stop(tmp_path, whole, how):
+    folder = tmp_path/'asked'
+    code,said = ended(folder, 'step', how)
+    assert code!=0 and 'Stopping after this step' in said and 'did after step 8 of 12' in said
+    assert ends(folder)['step']==8 and train(folder)['resumed_at']==8
+    same(ends(whole), ends(folder))
+
+@pytest.mark.parametrize('harm', ['torn', 'empty', 'flipped', 'gone', 'foreign'])
+def test_the_last_checkpoint_is_damaged(tmp_path, whole, capsys, harm):
+    folder,path = tmp_path/'run',tmp_path/'run/checkpoint.pt'
+    train(folder, stop_after=7)
+    data = path.read_bytes()
+    middle = len(data)//2
+    flipped = data[:middle]+bytes([data[middle]^1])+data[middle+1:] # one bit, somewhere in the weights
+    if harm=='gone': path.unlink()
+    else: path.write_bytes(dict(torn=data[:-2000], empty=b'', flipped=flipped,
+                                foreign=(whole/'checkpoint.pt').read_bytes())[harm])
+    out = train(folder)
+    assert out['resumed_at']==6 # steps of the checkpoint before it
+    assert ('is damaged' in capsys.readouterr().out)==(harm!='gone')
+    same(ends(whole), ends(folder))
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, whole, monkeypatch):
+    folder = tmp_path/'run'
+    train(folder, stop_after=4)
+    kept = {p:p.read_bytes() for p in folder.glob('checkpoint*')}
+    real,said = torch.save,'[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534'
+    def full(state, path):
+        real(state, path)
+        path.write_bytes(path.read_bytes()[:500])
+        raise RuntimeError(said)
+    monkeypatch.setattr(torch, 'save', full)
+    with pytest.raises(OSError, match='could not be written.*MB are free there.*as it was'): train(folder)
+    monkeypatch.undo()
+    assert kept=={p:p.read_bytes() for p in folder.glob('checkpoint*')} and not list(folder.glob('.checkpoint*'))
+    assert train(folder)['resumed_at']==4
+    same(ends(whole), ends(folder))
+
+@pytest.mark.skipif(not os.environ.get('IUTOK_SOAK'), reason='minutes of kills: set IUTOK_SOAK to their number')
+def test_soak(tmp_path, whole): # killed at random moments, in saves too, until it is done; and again
+    draw,left,run = random.Random(0),int(os.environ['IUTOK_SOAK']),0
+    while left>0:
+        folder,code,run = tmp_path/f'run{run}',None,run+1
+        child = CHILD.format(tests=str(Path(__file__).parent), marker=str(tmp_path/'began'), folder=str(folder),
+                             where='soak')
+        while code is None:
+            p = subprocess.Popen([sys.executable, '-c', child], cwd=Path(__file__).parents[1])
+            while not (tmp_path/'began').exists() and p.poll() is None: time.sleep(.05)
+            (tmp_path/'began').unlink(missing_ok=True)
+            try: code = p.wait(draw.uniform(0, 12))
+            except subprocess.TimeoutExpired:
+                p.kill()
+                p.wait()
+                left -= 1
+        assert code==0
+        same(ends(whole), ends(folder))
+    print(f'{run} runs, each as if it had been left alone')

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np, pytest
 from clone import script
 from iutok.files import load_json
+from iutok.plan import Choice, lists_of, run_named
 from iutok.verdict import say_verdict, seed_noise, verdict
 
 ROOT = Path(__file__).parents[1]
@@ -67,25 +68,26 @@ def test_cost_is_that_of_the_records_scaled_by_the_two_machines():
 
 def test_a_run_that_nobody_made_has_an_estimate_by_its_steps():
     r = script('reproduce')
-    kinds = {'vqgan-s0':'train_vqgan', 'vqkd-random-s1':'train_vqkd', 'cluster-effnet-s0-decoder':'train_decoder',
-             'vqkd-vit-s0-decoder-ar-large-s0':'train_ar-large', 'fsq-s0-scores':'evaluate',
-             'table1_tokenizers':'table1_tokenizers'}
-    assert {n:r.kind_of(n) for n in kinds}==kinds
-    choice = dict(world='emoji', profile='mini', overrides={})
-    more = choice | dict(overrides=dict(train_ar=dict(steps=4000)))
-    assert r.estimated('vqgan-s0-ar-small-s0', more)>5*r.estimated('vqgan-s0-ar-small-s0', choice)
-    assert r.estimated('vqgan-s0', choice | dict(world='fashion')) is None
+    def seconds(name, **kw):
+        c = Choice('mini', 'emoji', **kw)
+        return r.estimated(run_named(name, lists_of('mini', 'emoji')), c)
+    more = seconds('vqgan-s0-ar-small-s0', overrides=dict(train_ar=dict(steps=4000)))
+    assert more>5*seconds('vqgan-s0-ar-small-s0')
+    assert r.estimated(run_named('vqgan-s0', lists_of('mini')), Choice('mini')) is None
 
 def test_the_cost_of_a_plan_says_what_is_known_and_what_is_estimated(monkeypatch, capsys, tmp_path):
     r = script('reproduce')
     monkeypatch.setattr(r, 'machine_rate', lambda: 70e9)
     quick = ROOT/'nbs'/'results'/'table1_quick'
     took = next(x['seconds'] for x in load_json(quick/'runs.json') if x['run']=='vqgan-s0')
-    r.plan(['vqgan-s0', 'vqgan-s7'], quick, dict(world='fashion', profile='quick', overrides={}), 2)
+    runs = [run_named(n, lists_of('quick')) for n in ('vqgan-s0', 'vqgan-s7', 'fsq-s0-ar-large-s0')]
+    r.plan(runs, quick, Choice('quick'), 2)
     said = capsys.readouterr().out
-    for part in (f'{took:.0f} s when', '1 runs, as the committed', 'other 1 runs', '2 runs to make'):
+    for part in (f'{took:.0f} s when', 's, like 2 of train_vqgan', '2 runs, as the committed', 'other 1 runs',
+                 '3 runs to make'):
         assert part in said, said
-    r.plan(['vqgan-s0'], tmp_path, dict(world='emoji', profile='quick', overrides={}), 2)
+    c = Choice('mini', 'emoji')
+    r.plan([run_named('vqgan-s0', lists_of('mini', 'emoji'))], tmp_path, c, 2)
     assert 's, estimated' in (said := capsys.readouterr().out) and 'estimated from single steps' in said
 
 @pytest.mark.parametrize('args, said', [
@@ -105,7 +107,7 @@ def test_words_of_reproduce_are_judged_before_anything_runs(monkeypatch, args, s
 def test_words_of_reproduce_name_a_world_and_sizes(monkeypatch, args, world, profile):
     monkeypatch.setattr('sys.argv', ['reproduce', *args])
     a = script('reproduce').arguments()
-    assert (a.world, a.profile)==(world, profile) and a.words in ([], ['train_ar.steps=3'])
+    assert (a.world, a.profile)==(world, profile) and a.words in ([], ['train_ar.steps=3']) and not a.targets
 
 def test_a_network_whose_size_has_an_underscore_is_judged_too():
     rows = json.loads(json.dumps(ROWS).replace('"small"', '"llama_medium"'))
