@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor,nn
 from .checks import check_choice,check_count
-from .data import ImageSet,load_images
+from .data import load_images
 from .evaluation import score_samples,score_tokenizer
 from .files import fingerprint
 from .metrics.features import get_extractor
