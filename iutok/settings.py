@@ -263,6 +263,12 @@ RECIPES |= {'t2i-llama-medium': T2I, 'emoji-mini-t2i': MINI_T2I} | {
 QUESTIONS = ('fig_what_predicts',)
 RECIPES |= {f'{p}-{page}': dict(notebook=page, profile=p, rows=[], name=page) for page in QUESTIONS
             for p in ('smoke', 'quick', 'mini', 'paper')}
+# any quantizer by name, on pixels and on a teacher's features; there nothing goes around the quantizer at first,
+# since what goes around lies on the unit sphere, where only some of them look
+for p in ('smoke', 'quick', 'mini'):
+    RECIPES[f'{p}-quantizer-pixels'] = RECIPES[f'{p}-vqgan'] | dict(quantizer='ifsq', name='pixels-{quantizer}-s{seed}')
+    RECIPES[f'{p}-quantizer-features'] = RECIPES[f'{p}-vqkd'] | dict(quantizer='ifsq', warm=0.,
+                                                                   name='{teacher}-{quantizer}-s{seed}')
 
 # %% ../nbs/39_settings.ipynb #460e134f
 RECIPES |= {f'{p}-sample': dict(
@@ -276,7 +282,8 @@ RECIPES |= {'paper-sample': RECIPES['mini-sample'] | dict(
     profile='paper', network='runs/paper/vqgan-8192-dd2-s3407-ar-llama_medium-s3407', scale=1.75)}
 
 # %% ../nbs/39_settings.ipynb #ecddd3fc
-TABLES = ('table4_cluster_encoders', 'table8_is_it_understanding')
+TABLES = ('table2_sota', 'table3_coco_t2i', 'table4_cluster_encoders', 'table5_xl_and_strong_aug',
+          'table6_teacher_size', 'table7_codebook_size_dim', 'table8_is_it_understanding')
 for page in TABLES:
     for profile in PROFILES: RECIPES[f'{profile}-{page}'] = dict(notebook=page, profile=profile, rows=[], name=page)
     for profile in ('smoke', 'quick', 'mini'): RECIPES[f'emoji-{profile}-{page}'] = RECIPES[f'{profile}-{page}']
@@ -336,7 +343,7 @@ EVERYWHERE = ('profile', 'recipe', 'name', 'run_root')    # no recipe has to nam
 WITH_DATA = ('data_root', 'train_images', 'held_images') # nor these where there are data
 # What stands for something that a run may do without is left out of its values where it does,
 # so that runs from before there was such a thing keep their identity.
-NEEDS = dict(nars='nars', nar_order='nars', nar_steps='nars')
+NEEDS = dict(nars='nars', nar_order='nars', nar_steps='nars', quantizer='quantizer')
 OPTIONAL = dict(train_ar=('views', 'order', 'ema')) # left out, too, where they are not given
 
 def rows_of(
