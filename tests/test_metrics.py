@@ -404,7 +404,9 @@ def test_scores_of_two_protocols_do_not_compare(ref, u8):
     for field, value in dict(extractor='inception-v3-compat', weights='0'*12, reference='fashion train', n_reference=7,
                              n_images=601, pixels='64x64', resize='none').items():
         with pytest.raises(ValueError, match=field): a < replace(b, protocol=replace(b.protocol, **{field:value}))
-    assert replace(a.protocol, extractor='inception-v3-compat').fd_name == 'FID'
+    for name in ('inception-v3', 'inception-v3-torch', 'inception-v3-compat'):
+        assert replace(a.protocol, extractor=name).fd_name == 'FID'
+    assert [replace(a.protocol, extractor=f'{n}-timm').fd_name for n in ('dinov2', 'clip')] == ['FD-dinov2', 'FD-clip']
     assert replace(a.protocol, extractor='dinov2-vit-s-14').fd_name == 'FD-dinov2-vit-s-14'
     with pytest.raises(ValueError, match='n_images'): score_images(u8[:500], ref) < a
 
