@@ -135,12 +135,9 @@ def in_words(
 )->str: # markdown, a line per teacher and null
     "What a sceptic reads from the shares."
     def part(r):
-        unit = {'nats per token':'nats', 'bits on the class':'bits on the class'}.get(r['measure'], r['measure'])
-        if not math.isfinite(r['share']):
-            scores = f"{r['teacher_score']:.3g} against {r['pixels']:.3g}"
-            return f"no gain in {r['measure']} over {r['baseline']} ({scores})"
-        gain = abs(r['pixels']-r['teacher_score'])
-        return f"of the {gain:.3g} {unit} it gains on {r['baseline']}, {say_share(r)} are left"
+        scores = f"{r['teacher_score']:.3g} against {r['pixels']:.3g}"
+        if not math.isfinite(r['share']): return f"{r['measure']}: no gain over {r['baseline']} ({scores})"
+        return f"{r['measure']}: of the gain over {r['baseline']} ({scores}), {say_share(r)} is left"
     groups = df.groupby(['tokenizer', 'null'], sort=False) if len(df) else []
     return '\n'.join(f"- **{t} against {n}**: {'; '.join(part(r) for _,r in g.iterrows())}." for (t,n),g in groups)
 
