@@ -260,10 +260,10 @@ RECIPES |= {'t2i-llama-medium': T2I, 'emoji-mini-t2i': MINI_T2I} | {
     for profile,steps,few in (('smoke', 20, dict(batch_size=32)), ('quick', 250, {}))}
 
 # %% ../nbs/39_settings.ipynb #cf7aa185
-QUESTIONS = ('fig_what_predicts',)
+QUESTIONS = ('fig_what_predicts', 'fig_ar_budget', 'fig_orders', 'table9_quantizer_by_features', 'table10_transfer')
 RECIPES |= {f'{p}-{page}': dict(notebook=page, profile=p, rows=[], name=page) for page in QUESTIONS
             for p in ('smoke', 'quick', 'mini', 'paper')}
-# any of the quantizers by name, on pixels and on a teacher's features; there nothing goes around the quantizer at first,
+# any quantizer by name, on pixels and on a teacher's features; there nothing goes around the quantizer at first,
 # since what goes around lies on the unit sphere, where only some of them look
 for p in ('smoke', 'quick', 'mini'):
     RECIPES[f'{p}-quantizer-pixels'] = RECIPES[f'{p}-vqgan'] | dict(quantizer='ifsq', name='pixels-{quantizer}-s{seed}')

@@ -31,7 +31,7 @@ _all_ = ['Quantized', 'Quantizer', 'straight_through', 'nearest_code', 'Fixed', 
 QUANTIZERS = {c.kind:c for c in (VQ, NormEMA, CVQ, FSQ, IFSQ, LFQ, BSQ, SimVQ, IBQ, Residual, Fixed, OnlineCluster)}
 
 # %% ../../nbs/30_quantizers.__init__.ipynb #1e1a8aec
-NAMED = ('vq', 'norm_ema', 'cvq', 'fsq', 'ifsq', 'lfq', 'bsq', 'simvq', 'ibq') # what a training can be asked for by name
+NAMED = ('vq', 'norm_ema', 'cvq', 'fsq', 'ifsq', 'lfq', 'bsq', 'simvq', 'ibq') # what one can ask for
 
 def quantizer_of(
     kind:str,        # one of NAMED
