@@ -169,7 +169,7 @@ MINI = dict(
     fig_losses        = dict(notebook='fig_losses', profile='mini', results='losses', shown=[2, 4, 5, 6, 7, 9],
                              name='fig_losses'),
     fig_codebooks     = dict(notebook='fig_codebooks', profile='mini', results='codebooks', name='fig_codebooks'),
-    table_ablations   = dict(notebook='table_ablations', profile='mini', folder='results/ablations',
+    table_ablations   = dict(notebook='table_ablations', profile='mini', folder='results/ablations', rows=[],
                              name='table_ablations'),
     table_teachers    = dict(notebook='table_teachers', profile='mini', n_train=8000, n_held=5000,
                              name='table_teachers'),
