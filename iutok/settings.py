@@ -288,6 +288,10 @@ for page in TABLES:
     for profile in PROFILES: RECIPES[f'{profile}-{page}'] = dict(notebook=page, profile=profile, rows=[], name=page)
     for profile in ('smoke', 'quick', 'mini'): RECIPES[f'emoji-{profile}-{page}'] = RECIPES[f'{profile}-{page}']
 
+# %% ../nbs/39_settings.ipynb #694727af
+RECIPES |= {f'{p}-check_data': dict(notebook='check_data', profile=p, data='fashion', name='check_data')
+            for p in ('smoke', 'quick', 'mini')}
+
 # %% ../nbs/39_settings.ipynb #c00627d1
 def run_set(
     profile:str,         # smoke, quick, mini or paper
