@@ -15,7 +15,7 @@ from iutok.metrics.pixels import *
 from iutok.metrics.probe import *
 from iutok.metrics.scores import *
 from iutok.metrics.sets import inception_score, mmd2
-from iutok.metrics.statistics import Features, statistics
+from iutok.metrics.statistics import Features, differ, statistics
 from ranks import finish, start_two
 
 @pytest.fixture(scope='module')
@@ -392,6 +392,7 @@ def test_inception_score_closed_forms():
     mean, std = inception_score(logits)
     assert mean == pytest.approx(want, rel=2e-3) and 0 <= std < .01
     assert inception_score(logits) == inception_score(logits.clone())
+    assert inception_score(1e5*logits)[0] == pytest.approx(4, rel=2e-3) # no logarithm of 0
     with pytest.raises(ValueError, match='ten images'): inception_score(logits[:9])
 
 # ---- protocols
@@ -403,7 +404,9 @@ def test_scores_of_two_protocols_do_not_compare(ref, u8):
     for field, value in dict(extractor='inception-v3-compat', weights='0'*12, reference='fashion train', n_reference=7,
                              n_images=601, pixels='64x64', resize='none').items():
         with pytest.raises(ValueError, match=field): a < replace(b, protocol=replace(b.protocol, **{field:value}))
-    assert replace(a.protocol, extractor='inception-v3-compat').fd_name == 'FID'
+    for name in ('inception-v3', 'inception-v3-torch', 'inception-v3-compat'):
+        assert replace(a.protocol, extractor=name).fd_name == 'FID'
+    assert [replace(a.protocol, extractor=f'{n}-timm').fd_name for n in ('dinov2', 'clip')] == ['FD-dinov2', 'FD-clip']
     assert replace(a.protocol, extractor='dinov2-vit-s-14').fd_name == 'FD-dinov2-vit-s-14'
     with pytest.raises(ValueError, match='n_images'): score_images(u8[:500], ref) < a
 
@@ -446,28 +449,90 @@ def test_any_torch_fidelity_extractor(u8):
         class_consistency(black, torch.zeros(20), Mean('mean', ['colour']))
 
 def test_inception_when_it_cannot_be_had(monkeypatch, capsys, tmp_path):
-    import torch_fidelity.feature_extractor_inceptionv3 as theirs
+    from iutok.metrics.inception import INCEPTION_FILES
     def offline(*a, **k): raise urllib.error.URLError('Name or service not known')
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', offline)
     monkeypatch.setattr('urllib.request.urlopen', offline)
-    monkeypatch.setattr(theirs, 'load_state_dict_from_url', offline)
     assert not inception_ready()
     line, = capsys.readouterr().out.splitlines()
     assert 'No FID' in line and 'Name or service not known' in line
-    with pytest.raises(ValueError, match='inception-v3-compat .*cannot be fetched'): get_extractor('inception')
-    (tmp_path/'checkpoints').mkdir(); (tmp_path/'checkpoints'/Path(theirs.URL_INCEPTION_V3).name).touch()
-    assert inception_ready() and not capsys.readouterr().out
+    with pytest.raises(ValueError, match='inception-v3 .*cannot be fetched'): get_extractor('inception')
+    for f in INCEPTION_FILES: # either package's
+        (tmp_path/'checkpoints'/f).touch()
+        assert inception_ready() and not capsys.readouterr().out
+        (tmp_path/'checkpoints'/f).unlink()
 
-def test_inception_when_it_can_be_had(monkeypatch, u8): # random weights: only the way through is tested
-    import torch_fidelity.feature_extractor_inceptionv3 as theirs
-    monkeypatch.setattr(theirs, 'load_state_dict_from_url', lambda *a, **k: {})
-    monkeypatch.setattr(theirs.FeatureExtractorInceptionV3, 'load_state_dict', lambda self, d: None)
+@pytest.fixture(scope='module')
+def inception_file(tmp_path_factory): # random weights that keep the variance, under torch-fidelity's name
+    from iutok.metrics.inception import INCEPTION_FILES, Inception
+    file = tmp_path_factory.mktemp('hub')/'checkpoints'/INCEPTION_FILES[0]
+    file.parent.mkdir()
+    torch.save(Inception(pretrained=False, fast=False).net.state_dict(), file)
+    return file
+
+def test_inception_is_torch_fidelitys(inception_file, monkeypatch, u8):
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    theirs = FeatureExtractorInceptionV3('theirs', ['2048', 'logits_unbiased'], str(inception_file))
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(inception_file.parents[1]))
     monkeypatch.setattr(features, '_build', features._build.__wrapped__)
-    f = get_extractor('inception')(u8[:2])
-    assert f.f.shape == (2, 2048)
-    assert f.logits.shape == (2, 1008)
-    assert f.made_by['extractor'] == 'inception-v3-compat'
-    assert '299' in f.made_by['resize']
+    want,got = theirs(u8[:2]),get_extractor('inception')(u8[:2])
+    for a,b in zip(want, got[:2]): assert (a-b).norm() < 1e-4*a.norm()
+    assert got.f.shape == (2, 2048) and got.logits.shape == (2, 1008)
+    assert got.made_by['resize'] == 'TensorFlow 1 bilinear to 299'
+    other = get_extractor('inception_torch') # pytorch-fid's way in: torch's resize to 299 and -1 to 1, the same network
+    x = F.interpolate(u8[:2]/127.5-1, (299, 299), mode='bilinear', align_corners=False)
+    by_hand = theirs((127.5*x+127.5).round().byte()) # but for rounding, and 1/128 against 1/127.5
+    f = other(u8[:2])
+    assert .1*by_hand[0].norm() > (f.f-by_hand[0]).norm() < (f.f-got.f).norm()
+    assert f.made_by['weights'] == got.made_by['weights'] and f.made_by['resize'] == 'torch bilinear to 299'
+    with pytest.raises(ValueError, match='resize'): differ(f.made_by, got.made_by)
+
+def test_inception_is_the_same_folded_or_not(inception_file):
+    from iutok.metrics.inception import Inception
+    u8 = torch.randint(256, (1, 3, 80, 90), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    a,b = (Inception(weights=inception_file, fast=fast) for fast in (True, False))
+    assert a.weights == b.weights and torch.allclose(a(u8)[0], b(u8)[0], rtol=1e-3, atol=1e-4)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in a.modules())
+
+def test_inception_refuses_other_weights(tmp_path):
+    from iutok.metrics.inception import Inception
+    torch.save({'fc.bias':torch.zeros(1008)}, tmp_path/'w.pth')
+    with pytest.raises(ValueError, match='another network than Inception-v3'): Inception(weights=tmp_path/'w.pth')
+
+@pytest.mark.parametrize('name, dim', [('dinov2', 48), ('clip', 512)])
+def test_spaces_load_the_files_of_their_networks(name, dim, tmp_path, u8):
+    from safetensors.torch import save_file
+    from iutok.metrics.spaces import SPACES, SpaceNet
+    tiny = dict(depth=1, embed_dim=48, num_heads=4)
+    torch.manual_seed(0)
+    net = SpaceNet(name, pretrained=False, **tiny)
+    save_file(net.net.state_dict(), tmp_path/'w.safetensors')
+    again = SpaceNet(name, tmp_path/'w.safetensors', **tiny)
+    f, = again(u8[:2])
+    assert f.shape == (2, dim) and torch.equal(f, net(u8[:2])[0]) and again.weights == net.weights
+    with pytest.raises(ValueError, match=f"the judge '{name}'"):
+        save_file({'a':torch.zeros(2)}, tmp_path/'x.safetensors')
+        SpaceNet(name, tmp_path/'x.safetensors', **tiny)
+    assert features.NICKNAMES[name] in register_ours() and SPACES[name].size == 224
+
+def test_weights_of_dinov2_for_518_pixels_are_resampled(tmp_path):
+    import timm
+    from safetensors.torch import save_file
+    from iutok.metrics.spaces import SPACES, SpaceNet
+    tiny = dict(depth=1, embed_dim=48, num_heads=4)
+    published = timm.create_model(SPACES['dinov2'].source, img_size=518, num_classes=0, **tiny)
+    save_file(published.state_dict(), tmp_path/'w.safetensors')
+    net = SpaceNet('dinov2', tmp_path/'w.safetensors', **tiny).net
+    assert published.pos_embed.shape[1] == 1+37*37 and net.pos_embed.shape[1] == 1+16*16
+    assert torch.equal(net.patch_embed.proj.weight, published.patch_embed.proj.weight)
+
+def test_a_space_without_weights_says_what_to_fetch(monkeypatch):
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    from huggingface_hub import constants
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+    from iutok.metrics.spaces import SpaceNet
+    with pytest.raises(ValueError, match="judge 'clip' are not on this machine"): SpaceNet('clip', depth=1)
 
 @pytest.mark.parametrize('bad, kind, says', [
     (torch.rand(12, 3, 32, 32), TypeError, 'to_uint8'),

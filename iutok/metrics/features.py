@@ -17,6 +17,8 @@ from ..precision import this_device
 from ..data import ImageSet,sequential
 from ..teachers import effnet
 from .statistics import Features,FeatureStats
+from .inception import INCEPTION_FILES,INCEPTION_URL,Inception
+from .spaces import SPACES,SpaceNet
 
 # %% ../../nbs/70_metrics.features.ipynb #e95250cb
 class ConvBN(nn.Module):
@@ -132,7 +134,9 @@ class Lite2(nn.Module):
         return self.net.blocks(self.net.bn1(self.net.conv_stem(x))).mean((2, 3)),
 
 # %% ../../nbs/70_metrics.features.ipynb #5db635ad
-NICKNAMES = dict(fashion='fashion-cnn', emoji='emoji-cnn', lite2='efficientnet-lite2', inception='inception-v3-compat')
+NICKNAMES = dict(fashion='fashion-cnn', emoji='emoji-cnn', lite2='efficientnet-lite2', inception='inception-v3',
+                 inception_torch='inception-v3-torch', **{name:f'{name}-timm' for name in SPACES})
+
 
 def _extractor(make, size, classes, layers): # a class as torch-fidelity wants it, around `make(weights) -> network`
     from torch_fidelity import FeatureExtractorBase
@@ -141,6 +145,7 @@ def _extractor(make, size, classes, layers): # a class as torch-fidelity wants i
         def __init__(self, name, features_list, feature_extractor_weights_path=None, **kwargs):
             super().__init__(name, features_list)
             self.net = make(feature_extractor_weights_path)
+            self.weights,self.resized = (getattr(self.net, k, None) for k in ('weights', 'resized'))
         def forward(self, u8):
             if u8.dtype != torch.uint8: raise TypeError(f'{self.get_name()} takes uint8 images, got {u8.dtype}')
             out = dict(zip(layers, self.net(u8)))
@@ -167,6 +172,12 @@ def register_ours()->tuple: # the registered names
         net = scorer_facts(name)['network']
         make = lambda weights,name=name: load_scorer(weights or name)
         ours[f'{name}-cnn'] = (make, net['size'], net['classes'], ('features', 'logits'))
+    for name,resize in (('inception-v3', 'tf1'), ('inception-v3-torch', 'torch')):
+        make = lambda weights,resize=resize: Inception(resize, weights)
+        ours[name] = (make, Inception.size, None, ('features', 'logits'))
+    for name,space in SPACES.items():
+        make = lambda weights,space=space: SpaceNet(space, weights)
+        ours[NICKNAMES[name]] = (make, space.size, None, ('features',))
     for name,how in ours.items(): # they are there when this module was loaded before
         if name not in FEATURE_EXTRACTORS_REGISTRY: register_feature_extractor(name, _extractor(*how))
     return tuple(ours)
@@ -187,8 +198,10 @@ class Extractor:
             raise ValueError(f'{without}; create it with these features')
         size = getattr(net, 'INPUT_IMAGE_SIZE', None)
         self.classes = getattr(net, 'CLASSES', None) # names of its logits, where they are known
-        self.name,self.resize = net.get_name(),f'to {size} by the network' if size else 'none'
-        self.weights = fingerprint(*[v for k,v in net.state_dict().items() if not k.endswith('num_batches_tracked')])
+        self.name = net.get_name()
+        self.resize = getattr(net, 'resized', None) or (f'to {size} by the network' if size else 'none')
+        kept = (v for k,v in net.state_dict().items() if not k.endswith('num_batches_tracked'))
+        self.weights = getattr(net, 'weights', None) or fingerprint(*kept)
 
     def made_by(self, h, w): # what is said of features of h x w pixels
         return dict(extractor=self.name, weights=self.weights, resize=self.resize, pixels=f'{h}x{w}')
@@ -253,9 +266,8 @@ def inception_ready(
     "Whether FID's own network can be had; prints one line when not."
     import urllib.request
     check_range('timeout', timeout, 0, open_low=True)
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-    if (Path(torch.hub.get_dir())/'checkpoints'/Path(URL_INCEPTION_V3).name).exists(): return True
-    try: urllib.request.urlopen(urllib.request.Request(URL_INCEPTION_V3, method='HEAD'), timeout=timeout).close()
+    if any((Path(torch.hub.get_dir())/'checkpoints'/f).exists() for f in INCEPTION_FILES): return True
+    try: urllib.request.urlopen(urllib.request.Request(INCEPTION_URL, method='HEAD'), timeout=timeout).close()
     except OSError as e:
         why = getattr(e, 'reason', e)
         print(f"No FID: Inception-v3's weights are neither in torch's hub folder nor can they be fetched ({why}).")

@@ -37,9 +37,9 @@ class Protocol:
     guidance:float|str=UNKNOWN # scale of classifier-free guidance; 1: off; none: nothing was sampled
 
     @property
-    def fd_name(self): # FID for Inception alone
+    def fd_name(self): # FID for Inception alone, whichever way it is fed
         short = {full:nick for nick,full in NICKNAMES.items()}.get(self.extractor, self.extractor)
-        return 'FID' if short == 'inception' else f'FD-{short}'
+        return 'FID' if self.extractor.startswith('inception-v3') else f'FD-{short}'
     @property
     def hash(self): # 8 hexadecimal digits
         return fingerprint({k:v for k,v in asdict(self).items() if v != UNKNOWN})[:8]

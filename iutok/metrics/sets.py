@@ -101,7 +101,8 @@ def inception_score(
     log_p = logits.cpu()[order].double().log_softmax(1)
     def score(i):
         part = log_p[i*n//splits:(i+1)*n//splits]
-        p = part.exp()
-        return (p*(part-p.mean(0).log())).sum(1).mean().exp().item()
+        p = part.exp() # 0 for what is out of the question, and then 0 log 0 = 0
+        q = p.mean(0)
+        return ((p*part).sum(1).mean() - torch.xlogy(q, q).sum()).exp().item()
     scores = [score(i) for i in range(splits)]
     return float(np.mean(scores)),float(np.std(scores))
