@@ -317,7 +317,7 @@ FIGURES = dict(fig_framework={}, fig_architectures={},
                                            'cluster-effnet-s0-decoder-ar-small-s0',
                                            'vqkd-effnet-s0-decoder-nar_small-s0'],
                                  scales=[0., .5, 1., 1.5, 2., 3.], fill_steps=[1, 2, 4, 8, 16, 32, 64],
-                                 held_images=2500, seed=0))
+                                 held_images=1000, seed=0))
 FEWER = dict(doctor=dict(held_images=64), fig_codebook_tsne=dict(per_class=2, perplexity=10.),
              fig_reconstructions=dict(held_images=64), fig_what_a_code_means=dict(held_images=64),
              fig_sampling=dict(scales=[1., 2.], fill_steps=[1, 8], held_images=64)) # smoke
