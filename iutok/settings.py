@@ -305,7 +305,7 @@ def run_folder(
     return root/run_name(params)
 
 # %% ../nbs/39_settings.ipynb #093d73dd
-FIGURES = dict(fig_framework={}, fig_architectures={},
+FIGURES = dict(fig_framework={}, fig_architectures={}, errata={},
     doctor                = dict(tokenizer='vqkd-effnet-s0-decoder', held_images=1000, codes=6, seed=0),
     fig_codebook_tsne     = dict(tokenizers=['vqgan-s0', 'vqkd-effnet-s0'], classes=5, per_class=6, perplexity=30.,
                                  seed=0),
