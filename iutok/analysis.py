@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NAMES', 'CODES', 'SAMPLED', 'MEASURES', 'MORE_CODES', 'MORE_MEASURES', 'first_difference', 'check_frozen',
            'check_codebooks', 'mean_spread', 'said', 'cell', 'kind_of', 'label', 'table1', 'sizes_of', 'networks_of',
-           'show_table', 'show_distances', 'show_cost', 'measured_on', 'tau_interval', 'agreement', 'plot_tokenizers',
-           'runs_frame', 'over_seeds', 'report']
+           'table_columns', 'show_table', 'show_distances', 'show_cost', 'measured_on', 'tau_interval', 'agreement',
+           'plot_tokenizers', 'runs_frame', 'over_seeds', 'report']
 
 # %% ../nbs/80_analysis.ipynb #50438926
 import html,math,re
@@ -179,12 +179,12 @@ def _known(df, columns): # those of which the table says anything
     return {k:(col, fmt) for k,(col,fmt) in columns.items() if col in df and df[col].notna().any()}
 
 # %% ../nbs/80_analysis.ipynb #5783d120
-def show_table(
+def table_columns(
     df,              # from `table1`
     fd:str='FD',     # what the distance is called under its protocol
     judge:str='FD of the second judge', # what the second judge's distance is called
-):                   # pandas DataFrame of strings, tokenizers as rows
-    "The scores for the eye: mean and spread in one cell."
+)->dict:             # (group, heading) -> (column of `table1`, format)
+    "What the table of tokenizers shows, and under which headings."
     c,r = 'codes','reconstruction'
     columns = {(c,'usage'):('usage', '{:.1%}'), (c,'perplexity'):('codebook_perplexity', '{:.0f}')}
     columns |= _known(df, {(c,'bits, each alone'):('bits_codebook', '{:.0f}')})
@@ -202,7 +202,15 @@ def show_table(
         columns |= {(g,f'g{fd} ↓'):(f'gfd_{s}', '{:.3f}')}
         columns |= _known(df, {(g,f'g{judge} ↓'):(f'judge_gfd_{s}', '{:.3f}')})
         columns |= {(g,'IS ↑'):(f'isc_{s}', '{:.2f}'), (g,'consistency ↑'):(f'class_consistency_{s}', '{:.1%}')}
-    return _strings(df, columns)
+    return columns
+
+def show_table(
+    df,              # from `table1`
+    fd:str='FD',     # as in `table_columns`
+    judge:str='FD of the second judge',
+):                   # pandas DataFrame of strings, tokenizers as rows
+    "The scores for the eye: mean and spread in one cell."
+    return _strings(df, table_columns(df, fd, judge))
 
 # %% ../nbs/80_analysis.ipynb #e64daebc
 def show_distances(

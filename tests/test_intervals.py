@@ -3,7 +3,8 @@ import numpy as np, pytest, torch
 from scipy import stats
 from iutok.intervals import best_of,bootstrap,fd_difference,fd_interval,is_interval,paired_ratio
 from iutok.metrics.features import Features
-from iutok.metrics.scores import fd_infinity,frechet,statistics
+from iutok.metrics.scores import fd_infinity
+from iutok.metrics.statistics import frechet_distance,statistics
 
 def features(n, d=6, scale=1.2, seed=0):
     x = scale*torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
@@ -21,13 +22,13 @@ def test_bootstrap_of_a_mean_is_students():
 def test_what_resampling_adds_is_what_few_images_add():
     x = features(200)
     i,limit = fd_interval(x, REFERENCE, draws=150),fd_infinity(x, REFERENCE)
-    assert i.value==frechet(statistics(x), REFERENCE) and i.low<i.value<i.high
+    assert i.value==frechet_distance(statistics(x), REFERENCE) and i.low<i.value<i.high
     assert i.shift==pytest.approx(limit.slope/200, rel=.35) and i.shift>0
     a,b,c = (fd_interval(x, REFERENCE, draws=20, seed=s) for s in (0, 0, 1))
     assert a==b!=c
 
 def test_the_width_is_that_of_fresh_sets():
-    fresh = np.std([frechet(statistics(features(200, seed=s)), REFERENCE) for s in range(50, 150)])
+    fresh = np.std([frechet_distance(statistics(features(200, seed=s)), REFERENCE) for s in range(50, 150)])
     sets = [fd_interval(features(200, seed=s), REFERENCE, draws=80) for s in range(4)]
     widths = [(i.high-i.low)/2/1.96 for i in sets]
     assert np.mean(widths)==pytest.approx(fresh, rel=.3)

@@ -1,5 +1,5 @@
 "The main job at smoke size, in a copy of the clone: from nothing to the table, again, with another parameter."
-import csv,json,os,re,shutil,signal,subprocess,sys,time
+import csv,json,os,random,re,shutil,signal,subprocess,sys,time
 from pathlib import Path
 import pytest
 from clone import script
@@ -27,22 +27,42 @@ SMOKE = ['scripts/reproduce', '--profile', 'smoke']
 
 def reproduce(clone, *args, **kw): return call(clone, *SMOKE, *args, **kw)
 
-@pytest.fixture(scope='module')
-def done(clone): # killed when its first runs are finished and booked, called again
-    p = subprocess.Popen([sys.executable, *SMOKE], cwd=clone, env=env_of(clone), stdout=subprocess.DEVNULL)
-    deadline = time.time()+1200 # busy machines
-    log = clone/'runs'/'smoke'/'workflow.log'
-    while not (log.exists() and re.search(r'^([2-9]|\d\d+) of \d+ steps', log.read_text(), re.M)):
+def begun(clone): # a call at work
+    return subprocess.Popen([sys.executable, *SMOKE], cwd=clone, env=env_of(clone), stdout=subprocess.DEVNULL)
+
+def finished(clone): # record of every finished run, as it is stored
+    return {p.parent.name:p.read_bytes() for p in (clone/'runs'/'smoke').glob('*/record.json')}
+
+def until(p, true, seconds=1200): # busy machines
+    deadline = time.time()+seconds
+    while not true():
         assert p.poll() is None and time.time()<deadline
-        time.sleep(.2)
+        time.sleep(.1)
+
+def workflow_of(p): # the process that it started
+    return [int(x) for x in Path(f'/proc/{p.pid}/task/{p.pid}/children').read_text().split()]
+
+@pytest.fixture(scope='module')
+def done(clone):
+    """Stopped when its first runs are booked; killed three times, at random points, with the workflow it started and
+    not what that runs; called again."""
+    p,log = begun(clone),clone/'runs'/'smoke'/'workflow.log'
+    until(p, lambda: log.exists() and re.search(r'^([2-9]|\d\d+) of \d+ steps', log.read_text(), re.M))
     second = reproduce(clone, check=False)
     assert second.returncode!=0 and 'another call is at work' in second.stderr
     p.send_signal(signal.SIGTERM)
     assert p.wait(timeout=120)!=0
-    early = {k:r['finished'] for k,r in records(clone).items()}
+    early,draw = finished(clone),random.Random(0)
+    for _ in range(3):
+        p,before = begun(clone),len(finished(clone))
+        until(p, lambda: len(finished(clone))>before)
+        time.sleep(3*draw.random())
+        for pid in [*workflow_of(p), p.pid]: os.kill(pid, signal.SIGKILL)
+        p.wait()
+        early |= {n:r for n,r in finished(clone).items() if n not in early}
     out = reproduce(clone).stdout
-    now = {k:r['finished'] for k,r in records(clone).items()}
-    assert len(early)<len(now) and all(now[k]==t for k,t in early.items()), 'a finished run was made again'
+    now = finished(clone)
+    assert len(early)<len(now) and all(now[k]==r for k,r in early.items()), 'a finished run was made again'
     return out
 
 def records(clone):
@@ -66,7 +86,9 @@ WORDS = ['VQGAN', 'CVQ-VAE', 'FSQ', 'VQ-KD', 'Cluster', 'usage', 'AR, small', 'A
 def test_prints_the_table_and_names_the_report(clone, done):
     for word in WORDS: assert word in done, word
     page = (clone/'runs'/'smoke'/'report.html').read_text()
-    assert page.count('data:image/png') >= 16 and 'http' not in re.sub('xmlns="[^"]*"', '', page)
+    shown = page[page.index('<section id="table1_tokenizers"'):]
+    assert shown.count('data:image/')>=10 and 'The page was made by a run of this set.' in shown
+    assert not re.search('src="http|<script', page)
 
 def test_five_rows_and_no_empty_cell(clone, done):
     rows = list(csv.DictReader((clone/'runs'/'smoke'/'table1_tokenizers.csv').open()))
@@ -99,28 +121,37 @@ def test_a_second_call_runs_nothing(clone, done):
     assert {k:r['finished'] for k,r in records(clone).items()}==before
     assert 'Cluster' in out and 'Nothing to be done' in (clone/'runs'/'smoke'/'workflow.log').read_text()
 
-def planned(clone, profile='smoke', overrides={}, **choice): # folders of the runs that a call would make
-    config = clone/'planned.json'
-    runs = clone/'runs'/('emoji-'*(choice.get('world')=='emoji')+profile)
-    config.write_text(json.dumps(dict(profile=profile, overrides=overrides) | choice))
-    runs.mkdir(parents=True, exist_ok=True)
-    r = call(clone, '-m', 'snakemake', '-s', str(clone/'scripts'/'Snakefile'), '--directory', str(runs),
-             '--cores', '1', '--dry-run', '--rerun-triggers', 'mtime', 'params', 'input', '--configfile', str(config))
-    return set(re.findall(r'output: (\S+)/record.json', r.stdout+r.stderr))
+def planned(clone, *words, profile='smoke', overrides={}, **options): # runs that a call would make
+    words = [*words, '-n', '--profile', profile]
+    for k,v in options.items(): words += [f'--{k}', v]
+    words += [f'{n}.{k}={v}' for n,given in overrides.items() for k,v in given.items()]
+    out = call(clone, 'scripts/reproduce', *words).stdout
+    runs = set(re.findall(r'(?m)^  (\S+)', out))
+    assert f'{len(runs)} runs to make; nothing was run.' in out
+    return runs
 
 def test_a_changed_parameter_reruns_what_depends_on_it(clone, done):
     assert planned(clone)==set()
     fsq = {'fsq-s0', 'fsq-s0-ar-small-s0', 'fsq-s0-ar-large-s0', 'fsq-s0-nar_small-s0', 'fsq-s0-scores',
            'table1_tokenizers'}
     assert planned(clone, overrides=dict(train_fsq=dict(steps=21)))==fsq
+    assert planned(clone, overrides={'fsq-s0':dict(steps=21)})==fsq # of that run alone
+    assert planned(clone, overrides={'fsq-s0-ar-large-s0':dict(steps=21)})==fsq-{
+        'fsq-s0', 'fsq-s0-ar-small-s0', 'fsq-s0-nar_small-s0'}
     rows = ('vqgan-s0', 'cvqvae-s0', 'fsq-s0', 'vqkd-effnet-s0-decoder', 'cluster-effnet-s0-decoder')
     scored = {f'{n}-scores' for n in rows}
     assert planned(clone, overrides=dict(evaluate=dict(temperature=.9)))==scored | {'table1_tokenizers'}
 
+def test_all_tables_and_figures_share_their_runs(clone, done):
+    from iutok.plan import artefacts
+    rest = planned(clone, 'all')
+    assert set(artefacts('smoke'))-{'table1_tokenizers'}<=rest
+    assert not rest & {'vqgan-s0', 'fsq-s0', 'fsq-s0-scores', 'table1_tokenizers'} # finished already
+
 def scored_in(runs): return {n.removesuffix('-scores') for n in runs if n.endswith('-scores')}
 
 def test_the_mini_table_has_its_rows(clone):
-    mini = planned(clone, 'mini')
+    mini = planned(clone, profile='mini')
     teachers = ('effnet', 'clip', 'vit', 'dino', 'mae')
     tokenizers = ['vqgan', 'cvqvae', 'fsq'] + [f'{kind}-{t}' for kind in ('vqkd', 'cluster') for t in teachers]
     rows = {f'{t}-s{s}' + ('-decoder' if '-' in t else '') for t in tokenizers for s in (0, 1)}
@@ -131,13 +162,13 @@ def test_the_mini_table_has_its_rows(clone):
     assert {n for n in mini if '-nar_' in n}=={f'{r}-nar_small-s0' for r in rows if '-s0' in r}
 
 def test_the_quick_table_in_colour_has_its_rows(clone):
-    quick = planned(clone, 'quick', world='emoji')
+    quick = planned(clone, 'emoji', profile='quick')
     rows = {'vqgan-s0', 'fsq-s0', *(f'{t}-s0-decoder' for t in ('vqkd-effnet', 'cluster-effnet', 'cluster-random'))}
     assert scored_in(quick)==rows
     assert {n for n in quick if '-ar-' in n}=={f'{r}-ar-small-s0' for r in rows} and not any('nar_' in n for n in quick)
 
 def test_the_full_table_in_colour_has_its_rows_and_null_teachers(clone):
-    full = planned(clone, 'mini', world='emoji')
+    full = planned(clone, 'emoji', profile='mini')
     teachers = ('effnet', 'clip', 'vit', 'dino', 'mae')
     taught = [f'vqkd-{t}' for t in (*teachers, 'random', 'shuffled')]
     taught += [f'cluster-{t}' for t in (*teachers, 'random', 'pixels', 'edges')]
@@ -148,13 +179,13 @@ def test_the_full_table_in_colour_has_its_rows_and_null_teachers(clone):
         assert {n for n in full if f'-{size}-' in n}=={f'{r}-{size}-s0' for r in rows if '-s0' in r}
 
 def test_the_papers_table_has_its_rows(clone):
-    paper = planned(clone, 'paper', data_root='IMAGENET')
+    paper = planned(clone, profile='paper', data_root='IMAGENET')
     taught = {f'vqkd-{t}-s3407-decoder' for t in ('clip', 'vit', 'dino', 'mae')}
     assert {n for n in scored_in(paper) if n.startswith('vqkd')}==taught
     assert {'vqgan-s3407-ar-llama_medium-s3407', 'vqkd-clip-s3407-decoder-mage_base-s3407'}<=paper
 
 def test_teachers_and_seeds_can_be_chosen(clone):
-    chosen = planned(clone, 'mini', teachers=['clip_large'], seeds=[5])
+    chosen = planned(clone, profile='mini', teachers='clip_large', seeds='5')
     assert chosen>{'vqkd-clip_large-s5-decoder-ar-large-s5', 'cluster-clip_large-s5-decoder-scores', 'vqgan-s5'}
 
 def test_a_value_changed_in_the_recipes_reruns_what_depends_on_it(clone, done):
@@ -198,6 +229,8 @@ def test_a_failed_run_names_its_log(clone, done):
     assert r.returncode!=0
     assert re.search(r'train_cluster failed; its log is runs/smoke/logs/cluster-effnet-s\d.log', r.stdout)
     assert 'clap' in r.stdout and 'runs/smoke/workflow.log' in r.stderr
+    last = r.stderr.strip().splitlines()[-1]
+    assert re.fullmatch(r'What failed is told in runs/smoke/logs/cluster-effnet-s\d.log', last)
 
 def test_unknown_override_is_refused_before_anything_runs(clone):
     r = reproduce(clone, 'train_ar.stepz=3', check=False)

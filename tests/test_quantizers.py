@@ -3,7 +3,7 @@ shapes, gradients, state, compile, half precision, bad input, and ids that survi
 import copy, json, math, warnings
 import pytest, torch, torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings, strategies as st
-from iutok.quantizers import (BSQ, CVQ, FSQ, FSQ_LEVELS, IBQ, LFQ, QUANTIZERS, VQ, Fixed, HealthMeter, NormEMA,
+from iutok.quantizers import (BSQ, CVQ, FSQ, FSQ_LEVELS, IBQ, IFSQ, LFQ, QUANTIZERS, VQ, Fixed, HealthMeter, NormEMA,
                               OnlineCluster, Quantized, Residual, SimVQ, codebook_health, straight_through)
 from iutok.quantizers.base import flatten,unit
 from iutok.quantizers.beyond import score_entropies
@@ -21,7 +21,8 @@ MAKE = {'vq':lambda: VQ(16, 4), 'vq_kmeans':lambda: VQ(16, 4, init='kmeans'),
         'norm_ema_before':lambda: NormEMA(16, 4, lookup='before'), 'cvq':lambda: CVQ(16, 4),
         'cvq_cosine':lambda: CVQ(16, 4, cosine=True, sync=True),
         'cvq_multinomial':lambda: CVQ(16, 4, anchor='multinomial'), 'cvq_cached':lambda: CVQ(16, 4, anchor='cached'),
-        'online_cluster':lambda: OnlineCluster(16, 4), 'fsq':lambda: FSQ([5, 4, 3, 2]), 'lfq':lambda: LFQ(16),
+        'online_cluster':lambda: OnlineCluster(16, 4), 'fsq':lambda: FSQ([5, 4, 3, 2]),
+        'ifsq':lambda: IFSQ([5, 4, 3, 2]), 'lfq':lambda: LFQ(16),
         'bsq':lambda: BSQ(16), 'simvq':lambda: SimVQ(16, 4), 'simvq_cosine':lambda: SimVQ(16, 4, cosine=True),
         'ibq':lambda: IBQ(16, 4), 'ibq_entropy':lambda: IBQ(16, 4, entropy=.05), 'fixed':fixed,
         'fixed_l2':lambda: fixed(cosine=False),
@@ -34,7 +35,7 @@ def grids(): # (B, H, W), never square by construction
     return st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 6))
 
 def test_table_names_every_class():
-    assert set(QUANTIZERS)=={'vq', 'norm_ema', 'cvq', 'fsq', 'lfq', 'bsq', 'simvq', 'ibq', 'residual', 'fixed',
+    assert set(QUANTIZERS)=={'vq', 'norm_ema', 'cvq', 'fsq', 'ifsq', 'lfq', 'bsq', 'simvq', 'ibq', 'residual', 'fixed',
                              'online_cluster'}
     assert all(c.kind==k for k,c in QUANTIZERS.items())
 
@@ -162,8 +163,8 @@ def test_every_id_survives_decode_and_requantise(make):
     q.eval()
     ids = torch.arange(q.n_codes).view(1, 1, -1)
     assert torch.equal(q.requantise(q.decode(ids)), ids)
-    # the three squash, score by product, or choose greedily
-    if q.kind not in ('fsq', 'ibq', 'residual'): assert torch.equal(q(q.decode(ids)).idx, ids)
+    # the four squash, score by product, or choose greedily
+    if q.kind not in ('fsq', 'ifsq', 'ibq', 'residual'): assert torch.equal(q(q.decode(ids)).idx, ids)
     assert len(q.decode(ids)[0,:,0].T.unique(dim=0))==q.n_codes
 
 @fast
@@ -550,3 +551,37 @@ def test_zero_latents_send_no_gradient_through_the_sphere(make):
     r = q(z)
     (r.z_q.sum()+r.loss).backward()
     assert z.grad.abs().max()<1e4
+
+# ---- iFSQ, and quantizers by name ----
+
+def test_ifsq_is_fsq_with_another_squash():
+    x = torch.linspace(-5, 5, 101, dtype=torch.float64)[:, None]
+    want = (2*torch.sigmoid(1.6*x)-1)*(9-1)*(1-1e-3)/2
+    torch.testing.assert_close(IFSQ([9]).bound(x), want)
+    q,p,z = IFSQ([8, 5, 4]),FSQ([8, 5, 4]),torch.randn(2, 3, 4, 5)
+    assert torch.equal(q.codebook, p.codebook) and torch.equal(q(z).idx, p(.8*z).idx)
+    out = q(z.requires_grad_())
+    slope, = torch.autograd.grad(out.z_q.sum(), z)
+    want, = torch.autograd.grad(p(.8*z).z_q.sum(), z)
+    torch.testing.assert_close(slope, want)
+
+@pytest.mark.parametrize('k, levels', [(2, [2]), (8, [8]), (16, [4, 4]), (64, [8, 8]), (128, [8, 4, 4]),
+                                       (512, [8, 8, 8]), (1024, [8, 8, 4, 4]), (8192, [8, 8, 8, 4, 4])])
+def test_levels_of_a_power_of_two(k, levels):
+    from iutok.quantizers import even_levels
+    assert even_levels(k)==levels and math.prod(levels)==k
+
+@pytest.mark.parametrize('k', [1, 0, 3, 1000])
+def test_other_sizes_have_no_even_levels(k):
+    from iutok.quantizers import even_levels
+    with pytest.raises(ValueError, match='n_codes'): even_levels(k)
+
+def test_every_named_quantizer_has_as_many_codes():
+    from iutok.parameters import QUANTIZER_NAMES
+    from iutok.quantizers import NAMED, quantizer_of
+    assert NAMED==QUANTIZER_NAMES
+    for kind in NAMED:
+        q = quantizer_of(kind, 64, 5)
+        assert (q.kind, q.n_codes, q(torch.randn(2, q.dim, 4, 4)).idx.shape)==(kind, 64, (2, 4, 4))
+    with pytest.raises(ValueError, match='quantizer must be'): quantizer_of('residual')
+    with pytest.raises(ValueError, match='power of two'): quantizer_of('bsq', 100)

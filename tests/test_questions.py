@@ -107,3 +107,50 @@ def test_crossings_of_lines_over_log_x():
     assert len(crossings(x, wave, 0*wave))==4
     for bad in (x[::-1], np.r_[0, x[1:]], x[1:]):
         with pytest.raises(ValueError, match='ascend'): crossings(bad, a, b)
+
+@pytest.mark.parametrize('notebook', ['train_vqgan', 'train_vqkd'])
+def test_a_quantizer_is_a_parameter_only_where_one_is_asked_for(notebook):
+    from iutok.settings import resolve
+    plain = resolve(notebook, dict(profile='smoke'))
+    asked = resolve(notebook, dict(profile='smoke', quantizer='bsq'))
+    assert 'quantizer' not in plain and asked==plain | dict(quantizer='bsq')
+    with pytest.raises(ValueError, match='quantizer'): resolve(notebook, dict(quantizer='wavelet'))
+    kind = dict(train_vqgan='pixels', train_vqkd='features')[notebook]
+    row = resolve(notebook, dict(recipe=f'mini-quantizer-{kind}', quantizer='lfq'))
+    assert row['quantizer']=='lfq'
+    from iutok.settings import run_folder
+    assert run_folder(row).name=={'pixels':'pixels-lfq-s0', 'features':'effnet-lfq-s0'}[kind]
+
+def test_a_linear_codec_is_the_principal_plane_where_codes_are_plenty():
+    from iutok.quantizers import VQ
+    from iutok.questions import LinearCodec, codec_scores, fit_codec
+    torch.manual_seed(0)
+    x = torch.randn(600, 2)@torch.randn(2, 5)+3
+    codec = LinearCodec(x, VQ(4, 2))
+    torch.testing.assert_close(codec.up(codec.down(x)), x, rtol=0, atol=1e-3) # a plane is its own principal plane
+    fitted = fit_codec(x, VQ(64, 2, init='kmeans'), steps=60, batch_size=200)
+    s = codec_scores(fitted, x.view(60, 10, 5), torch.arange(60)%3)
+    assert s['kept']>.9 and 0<s['usage']<=1 and s['perplexity']<=64 and abs(s['bits']-np.log2(s['perplexity']))<1e-4
+    again = fit_codec(x, VQ(64, 2, init='kmeans'), steps=60, batch_size=200) # the directions need no seed
+    assert codec_scores(again, x.view(60, 10, 5), torch.arange(60)%3)==s
+    with pytest.raises(ValueError, match='have no 6 directions'): LinearCodec(x, VQ(4, 6))
+
+def test_photographs_are_tiles_and_means_are_means():
+    from iutok.questions import cell_means, photographs
+    t = photographs(16, 2)
+    assert t.shape==(48, 3, 16, 16) and t.dtype==torch.uint8 and len({x.float().mean().item() for x in t})>40
+    g = photographs(16, 2, grey=True)
+    assert torch.equal(g[:, 0], g[:, 1]) and not torch.equal(t[:, 0], t[:, 1])
+    ramp = torch.arange(16, dtype=torch.uint8).expand(1, 3, 16, 16)*8
+    assert (cell_means(ramp, 4).float()-ramp.float()).abs()[..., 2:-2].max()<=8 # all but the edges follow a ramp
+    assert torch.equal(cell_means(ramp, 16), ramp)
+
+def test_a_tokenizer_that_keeps_means_is_as_good_as_means():
+    from types import SimpleNamespace
+    from iutok.questions import cell_means, transfer_scores
+    u8 = torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    tok = SimpleNamespace(n_codes=6, encode=lambda x: torch.arange(6)[:, None, None].expand(6, 4, 4),
+                          decode=lambda idx: (cell_means(u8, 4)[idx[:, 0, 0]].float()+.5)/255)
+    s = transfer_scores(tok, u8)
+    assert s['psnr']==pytest.approx(s['means_psnr'], abs=1e-3) and s['ssim']==pytest.approx(s['means_ssim'], abs=1e-4)
+    assert (s['usage'], s['perplexity'])==pytest.approx((1, 6))

@@ -1,84 +1,9 @@
 """Every trainer, stopped and continued, ends with the bits of one that was left alone: weights, optimisers, averages,
 codebooks, random states, curves."""
-from types import SimpleNamespace
 import pytest,torch
-import torch.nn.functional as F
 from test_resume import ends,rows,same
-from iutok.clustering import online_phase
-from iutok.data import Batches,load_images
-from iutok.distillation import distil_phase,vqkd_tokenizer
-from iutok.losses.gan import PatchGAN
-from iutok.metrics.features import Scorer
-from iutok.mini_teachers import pretraining
-from iutok.nets.conv import ConvDecoder,ConvEncoder
-from iutok.proposals.ar import AR
-from iutok.proposals.nar import NAR
-from iutok.proposals.text import T2I
-from iutok.proposals.tokens import TokenBatches
-from iutok.quantizers import OnlineCluster,VQ
-from iutok.reconstruction import Discriminate,Reconstruct
-from iutok.tokenizers import Connector,Tokenizer
-from iutok.training import Objective,Phase,constant,fit,seed_everything,warmup_cosine
-
-STEPS = 6
-IMAGES = load_images('fashion', 'test').take(40)
-PLAIN = lambda transform='none': Batches(IMAGES, 32, 8, transform, seed=1)
-FEATURES = lambda b: F.avg_pool2d(b.u8.float(), 8)/255-.5 # (B, 3, 4, 4), a teacher's stand-in
-TOKENS = torch.randint(0, 16, (40, 9), generator=torch.Generator().manual_seed(2))
-ADAM = lambda m: torch.optim.AdamW(m.parameters(), betas=(.9, .95))
-RATE = warmup_cosine(1e-3, STEPS, 2)
-
-def vqkd(): # k-means start, codes that die and move, AdamW's groups
-    tok = vqkd_tokenizer(3, 32, 8, 16, 4, width=16, depth=1, heads=2)
-    return dict(kd=distil_phase(tok, FEATURES, STEPS)),PLAIN('strong')
-
-def cluster():
-    return dict(codes=online_phase(OnlineCluster(8, 3), FEATURES, lr=.1)),PLAIN()
-
-def decoder(): # of frozen codes, with a GAN that starts later
-    nets = dict(width=8, n_res=1, attention=False, refine=False)
-    tok = Tokenizer(ConvEncoder(out_channels=8, mults=(1, 2), **nets), VQ(16, 4),
-                    ConvDecoder(in_channels=8, mults=(2, 1), **nets), Connector([8, 4]), Connector([4, 8]),
-                    image_size=32)
-    tokens,disc = tok.encode(IMAGES.batch(range(40), 32)),PatchGAN(1, 8)
-    g = Reconstruct(tok, disc=disc, disc_start=2, tokens=tokens, frozen=True)
-    d = Discriminate(disc, g)
-    adam = lambda ps: torch.optim.Adam(ps, betas=(.5, .9))
-    return dict(g=Phase(g, adam(g.trainable), RATE), d=Phase(d, adam(disc.parameters()), RATE, 2)),PLAIN()
-
-SIZES = dict(layers=1, width=16, heads=2)
-def ar(): # dropout, dropped labels
-    net = AR(16, len(IMAGES.classes), 9, arch='gpt2', dropout=.1, mlp=32, **SIZES)
-    return dict(ar=Phase(Objective(net, lambda m,b: m(b[0], b[1])), ADAM(net), RATE)),tokens_and(IMAGES.labels)
-def nar(form='maskgit'): # masks
-    net = NAR(16, len(IMAGES.classes), 9, form, **SIZES, **(dict(decoder_layers=1) if form=='mage' else {}))
-    return dict(nar=Phase(Objective(net, lambda m,b: m(b[0], b[1])), ADAM(net), RATE)),tokens_and(IMAGES.labels)
-def mage(): return nar('mage')
-def t2i(kind='ar'): # dropped captions
-    net = T2I(kind, 16, 9, 5, 3, **SIZES)
-    captions = torch.randn(40, 3, 5, generator=torch.Generator().manual_seed(3))
-    loss = lambda m,b: m(b[0], captions[b[1]])
-    return dict(t2i=Phase(Objective(net, loss), ADAM(net), RATE)),tokens_and(torch.arange(40))
-def masked_t2i(): return t2i('nar')
-def tokens_and(labels): return TokenBatches(TOKENS, torch.as_tensor(labels), 8, 1)
-
-def teacher(objective):
-    run = SimpleNamespace(width=16, depth=1, heads=2, image_size=32, patch=8, drop=.1, transform='strong', batch_size=8,
-                          steps=STEPS, seed=1, project=16 if objective=='captions' else 0)
-    module,batches = pretraining(run, objective, IMAGES)
-    return dict(teacher=Phase(module, ADAM(module), RATE)),batches
-def vit(): return teacher('labels')
-def clip(): return teacher('captions')
-def dino(): return teacher('views')
-def mae(): return teacher('masking')
-
-def scorer(): # batch norms, momentum
-    net = Scorer(IMAGES.classes)
-    sgd = torch.optim.SGD(net.parameters(), lr=.1, momentum=.9, nesterov=True)
-    loss = lambda m,b: F.cross_entropy(m(b.u8)[1], b.y)
-    return dict(scorer=Phase(Objective(net, loss), sgd, constant(.1))),Batches(IMAGES, 32, 8, 'weak', seed=1)
-
-TRAINERS = [vqkd, cluster, decoder, ar, nar, mage, t2i, masked_t2i, vit, clip, dino, mae, scorer]
+from trainers import STEPS,TRAINERS
+from iutok.training import fit,seed_everything
 
 def train(make, folder, **kw):
     seed_everything(0)

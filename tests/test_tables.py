@@ -7,7 +7,7 @@ from iutok.nulls import at_bits,at_equal_bits,gain_left,gain_over_seeds,gains,in
 from iutok.nulls import pivot,rates,usual_size
 from iutok.settings import RECIPES,TABLES,parse_words,resolve,run_folder
 from iutok.tables import COLUMNS,EMPTY,NOT_RUN,OTHER,PUBLISHED,SHAPES,beside,blocks,by_label,commands,committed
-from iutok.tables import looks,published,tabulate
+from iutok.tables import looks,notes,published,tabulate,digits,world_of_record
 
 ROOT = Path(__file__).parents[1]
 PAGES = ('table1_tokenizers', *TABLES)
@@ -33,7 +33,7 @@ def test_published_cells_are_those_that_can_be_pointed_to_and_no_others():
     for p in PUBLISHED: found.setdefault((p.column, p.against), []).append(p.value)
     assert found.keys()==KNOWN.keys()
     for k,v in KNOWN.items(): assert sorted(found[k])==sorted(v), k
-    assert all(p.where and p.page in ('table1_tokenizers', 'table2_sota') for p in PUBLISHED)
+    assert all(p.where and p.page in PAGES for p in PUBLISHED)
     assert len({(p.page, p.row, p.column, p.against) for p in PUBLISHED})==len(PUBLISHED)
 
 @pytest.mark.parametrize('page', PAGES)
@@ -47,8 +47,9 @@ def test_a_page_shows_its_numbers_and_marks_every_other_cell(page):
 @pytest.mark.parametrize('page', SHAPES)
 def test_no_cell_of_the_papers_tables_is_filled(page):
     rows,_ = SHAPES[page]
-    df = beside(page, {})
-    assert list(df.index)==list(rows) and set(df.to_numpy().ravel())<={EMPTY}
+    df = beside(page, [])
+    assert list(df.index)==list(rows) and set(df['paper'].to_numpy().ravel())<={EMPTY}
+    assert set(df['ours'].to_numpy().ravel())<={NOT_RUN}
 
 # --- rows that are there, and rows that are missing ------------------------------------------------------------------
 
@@ -56,21 +57,36 @@ def clusters(rows): return by_label(rows, 'cluster')
 
 def test_a_missing_row_is_shown_as_missing():
     rows = [r for r in MINI if (r['tokenizer'].get('teacher') or {}).get('name')!='vit']
-    ours,numbers,protocols = blocks(dict(fashion=rows), clusters, COLUMNS)
+    ours = blocks(dict(fashion=rows), clusters, COLUMNS)
     df = beside('table4_cluster_encoders', ours, ('Cluster (convnext)',))
     block = 'ours, fashion, mini (FD-fashion)'
     for n in ('Cluster (vit)', 'Cluster (convnext)'): assert set(df[block].loc[n])=={NOT_RUN}
     assert df['paper'].loc['Cluster (convnext)'].tolist()==[OTHER]
     assert NOT_RUN not in df[block].loc['Cluster (dino)'].tolist()
-    assert 'Cluster (vit)' not in numbers['row'].tolist() and protocols['fashion']['fd']=='FD-fashion'
-    assert '#999' in looks(df).to_html()
+    assert 'Cluster (vit)' not in ours[0].numbers['row'].tolist() and ours[0].protocol['fd']=='FD-fashion'
+    page = looks(df, ours).to_html()
+    assert '#999' in page and page.count('cluster-mae-s0-decoder-scores, commit 66aeb5f')==len(ours[0].said.columns)
+    assert '66aeb5f836, seed 0, 1' in notes(ours)
 
 def test_a_table_shows_mean_and_half_the_range():
-    said,numbers = tabulate(clusters(MINI), COLUMNS)
+    b = tabulate(clusters(MINI), COLUMNS)
     both = [r['generations'][0]['gfd'] for r in clusters(MINI)['Cluster (mae)']]
-    row = numbers.set_index('row').loc['Cluster (mae)']
+    row = b.numbers.set_index('row').loc['Cluster (mae)']
     assert (row.gFD, row['gFD spread'])==pytest.approx((np.mean(both), abs(both[0]-both[1])/2))
-    assert said.at['Cluster (mae)', 'gFD']=='1.61 ± 0.109' and said.at['Cluster (mae)', 'gFD, NAR']==''
+    assert b.said.at['Cluster (mae)', 'gFD']=='1.606 ± 0.109'
+    assert 'gFD, NAR' not in b.said and math.isnan(row['gFD, NAR']) # nobody trained one
+
+def test_bold_is_what_is_significantly_best():
+    b = tabulate(clusters(MINI), COLUMNS)
+    assert b.best['PPL'].significant and b.best['PPL'].row=='Cluster (effnet)'
+    assert not b.best['gFD'].significant and 'usage' not in b.best # seeds overlap; usage has no better side
+    assert looks(b.said, [b]).to_html().count('font-weight')==sum(x.significant for x in b.best.values())
+
+def test_a_column_has_one_number_of_decimals():
+    cases = (([.757, 1.218], '{:.3f}'), ([None, 1986.4, 3.], '{:.0f}'), ([45.4, 9.], '{:.1f}'), ([12., 2.4], '{:.2f}'),
+             ([.0449, .5], '{:.3f}'), ([], '{:.3f}'), ([0., None], '{:.3f}'), ([-40., 1.], '{:.1f}'))
+    for values,form in cases:
+        assert digits(values)==form, values
 
 @pytest.mark.parametrize('change, says', [
     (lambda r: r['frozen']['score'] | dict(n_images=100), 'score.n_images is'),
@@ -93,6 +109,8 @@ def test_pages_without_rows_read_what_is_committed():
     assert {r['id'] for r in committed('table4_cluster_encoders', 'mini')}=={r['id'] for r in MINI}
     assert committed('table4_cluster_encoders', 'quick', 'emoji')[0]['profile']=='quick'
     assert committed('table4_cluster_encoders', 'mini', also=())==[]
+    t2i = committed('table3_coco_t2i', 'quick', 'emoji', also=('t2i',), scores='evaluate_t2i')
+    assert {world_of_record(r) for r in t2i}=={'emoji'} and {world_of_record(r) for r in MINI}=={'fashion'}
 
 @pytest.mark.parametrize('page', TABLES)
 def test_a_page_has_a_row_for_every_profile_and_world(page):
@@ -146,7 +164,7 @@ def test_what_random_weights_leave_in_colour():
     nats = lambda r: r['generations'][0]['loss_nats']
     p,n,t = (mean(k, nats) for k in ('VQGAN', 'Cluster (random)', 'Cluster (effnet)'))
     assert df.share['nats per token']==pytest.approx((n-t)/(p-t)) and .15<df.share['nats per token']<.3
-    assert math.isnan(df.share['gFD']) and 'no gain in gFD over VQGAN' in in_words(gains(EMOJI))
+    assert math.isnan(df.share['gFD']) and 'gFD: no gain over VQGAN' in in_words(gains(EMOJI))
     assert gains(EMOJI, 'best').baseline[0]=='FSQ' and pivot(gains(EMOJI)).shape==(1, 4)
     assert len(gains(MINI))==0 and in_words(gains(MINI))=='' # no null there
 
@@ -171,6 +189,7 @@ def test_rows_of_other_sizes_count_for_their_rate_alone():
     more = larger(next(r for r in EMOJI if r['run'].startswith('cluster-random')))
     usual,others = usual_size([*EMOJI, more])
     assert (usual, others)==(EMOJI, [more])
-    assert on_equal_bits(EMOJI).gFD.iloc[0].startswith('teacher better with fewer bits')
-    assert ' at 217 bits' in on_equal_bits([*EMOJI, more]).gFD.iloc[0]
+    said = lambda rows: on_equal_bits(rows).iloc[:, 0]['Cluster (effnet)', 'random', 'gFD']
+    assert said(EMOJI).startswith('teacher better with fewer bits: 58.68 with 217 bits')
+    assert ' at 217 bits' in said([*EMOJI, more])
     assert on_equal_bits(MINI).empty

@@ -4,19 +4,21 @@
 
 # %% auto #0
 __all__ = ['SCORERS', 'NICKNAMES', 'ConvBN', 'Scorer', 'scorer_facts', 'load_scorer', 'save_scorer', 'lite2_ready', 'Lite2',
-           'register_ours', 'Features', 'Extractor', 'check_u8', 'inception_ready', 'get_extractor']
+           'register_ours', 'Extractor', 'check_u8', 'inception_ready', 'get_extractor']
 
 # %% ../../nbs/70_metrics.features.ipynb #dc50c9ba
 import torch,torch.nn.functional as F
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 from torch import Tensor,nn
 from ..checks import check_count,check_range
 from ..files import asset,atomic,fingerprint,load_json,save_json
 from ..precision import this_device
 from ..data import ImageSet,sequential
 from ..teachers import effnet
+from .statistics import Features,FeatureStats
+from .inception import INCEPTION_FILES,INCEPTION_URL,Inception
+from .spaces import SPACES,SpaceNet
 
 # %% ../../nbs/70_metrics.features.ipynb #e95250cb
 class ConvBN(nn.Module):
@@ -132,7 +134,9 @@ class Lite2(nn.Module):
         return self.net.blocks(self.net.bn1(self.net.conv_stem(x))).mean((2, 3)),
 
 # %% ../../nbs/70_metrics.features.ipynb #5db635ad
-NICKNAMES = dict(fashion='fashion-cnn', emoji='emoji-cnn', lite2='efficientnet-lite2', inception='inception-v3-compat')
+NICKNAMES = dict(fashion='fashion-cnn', emoji='emoji-cnn', lite2='efficientnet-lite2', inception='inception-v3',
+                 inception_torch='inception-v3-torch', **{name:f'{name}-timm' for name in SPACES})
+
 
 def _extractor(make, size, classes, layers): # a class as torch-fidelity wants it, around `make(weights) -> network`
     from torch_fidelity import FeatureExtractorBase
@@ -141,6 +145,7 @@ def _extractor(make, size, classes, layers): # a class as torch-fidelity wants i
         def __init__(self, name, features_list, feature_extractor_weights_path=None, **kwargs):
             super().__init__(name, features_list)
             self.net = make(feature_extractor_weights_path)
+            self.weights,self.resized = (getattr(self.net, k, None) for k in ('weights', 'resized'))
         def forward(self, u8):
             if u8.dtype != torch.uint8: raise TypeError(f'{self.get_name()} takes uint8 images, got {u8.dtype}')
             out = dict(zip(layers, self.net(u8)))
@@ -167,16 +172,15 @@ def register_ours()->tuple: # the registered names
         net = scorer_facts(name)['network']
         make = lambda weights,name=name: load_scorer(weights or name)
         ours[f'{name}-cnn'] = (make, net['size'], net['classes'], ('features', 'logits'))
+    for name,resize in (('inception-v3', 'tf1'), ('inception-v3-torch', 'torch')):
+        make = lambda weights,resize=resize: Inception(resize, weights)
+        ours[name] = (make, Inception.size, None, ('features', 'logits'))
+    for name,space in SPACES.items():
+        make = lambda weights,space=space: SpaceNet(space, weights)
+        ours[NICKNAMES[name]] = (make, space.size, None, ('features',))
     for name,how in ours.items(): # they are there when this module was loaded before
         if name not in FEATURE_EXTRACTORS_REGISTRY: register_feature_extractor(name, _extractor(*how))
     return tuple(ours)
-
-# %% ../../nbs/70_metrics.features.ipynb #26fa8983
-class Features(NamedTuple):
-    "What an extractor makes of a set of images."
-    f:Tensor           # (N, D) float32, compared by the Frechet distance
-    logits:Tensor|None # (N, C) float32, for the Inception score; None where the extractor has no classifier
-    made_by:dict       # extractor, weights, resize, pixels: must agree before two sets may be compared
 
 # %% ../../nbs/70_metrics.features.ipynb #ef202602
 class Extractor:
@@ -194,33 +198,54 @@ class Extractor:
             raise ValueError(f'{without}; create it with these features')
         size = getattr(net, 'INPUT_IMAGE_SIZE', None)
         self.classes = getattr(net, 'CLASSES', None) # names of its logits, where they are known
-        self.name,self.resize = net.get_name(),f'to {size} by the network' if size else 'none'
-        self.weights = fingerprint(*[v for k,v in net.state_dict().items() if not k.endswith('num_batches_tracked')])
+        self.name = net.get_name()
+        self.resize = getattr(net, 'resized', None) or (f'to {size} by the network' if size else 'none')
+        kept = (v for k,v in net.state_dict().items() if not k.endswith('num_batches_tracked'))
+        self.weights = getattr(net, 'weights', None) or fingerprint(*kept)
+
+    def made_by(self, h, w): # what is said of features of h x w pixels
+        return dict(extractor=self.name, weights=self.weights, resize=self.resize, pixels=f'{h}x{w}')
 
     @torch.no_grad()
+    def batches(self,
+        images,             # (N, 3, H, W) uint8, an ImageSet, or an iterable of uint8 batches
+        size:int=32,        # S, pixels; at which an ImageSet is read
+        batch_size:int=250, # images at once
+    ):                      # Features of some images at a time, on the CPU
+        "Features batch by batch. Raises TypeError or ValueError for what are not uint8 images of one size."
+        check_count('size', size)
+        check_count('batch_size', batch_size)
+        if isinstance(images, ImageSet): images = (b.u8 for b in sequential(images, size, batch_size))
+        pixels = set()
+        for u8 in images.split(batch_size) if isinstance(images, Tensor) else images:
+            check_u8(u8)
+            pixels.add(tuple(u8.shape[2:]))
+            if len(pixels) > 1: raise ValueError(f'all images must have one size, got {sorted(pixels)}')
+            out = self.net.convert_features_tuple_to_dict(self.net(u8.to(self.device)))
+            f,logits = (out[k].float().cpu() if k else None for k in (self.f, self.logits))
+            yield Features(f, logits, self.made_by(*u8.shape[2:]))
+        if not pixels: raise ValueError('there are no images')
+
     def __call__(self,
-        images,             # (N, 3, H, W) uint8, an ImageSet, an iterable of uint8 batches, or Features (as they are)
+        images,             # as in `batches`, or Features (as they are)
         size:int=32,        # S, pixels; at which an ImageSet is read
         batch_size:int=250, # images at once
     )->Features:
-        "Features of all images, on the CPU. Raises TypeError or ValueError for what are not uint8 images of one size."
-        check_count('size', size)
-        check_count('batch_size', batch_size)
+        "Features of all images, on the CPU. Raises as `batches` does."
         if isinstance(images, Features): return images
-        if isinstance(images, ImageSet): images = (b.u8 for b in sequential(images, size, batch_size))
-        parts,pixels = [],set()
-        for u8 in images.split(batch_size) if isinstance(images, Tensor) else images:
-            check_u8(u8)
-            out = self.net.convert_features_tuple_to_dict(self.net(u8.to(self.device)))
-            parts.append([out[k].float().cpu() for k in (self.f, self.logits) if k])
-            pixels.add(tuple(u8.shape[2:]))
-        if len(pixels) != 1:
-            why = f'all images must have one size, got {sorted(pixels)}' if pixels else 'there are no images'
-            raise ValueError(why)
-        f,*logits = map(torch.cat, zip(*parts))
-        seen = 'x'.join(map(str, pixels.pop()))
-        made_by = dict(extractor=self.name, weights=self.weights, resize=self.resize, pixels=seen)
-        return Features(f, logits[0] if logits else None, made_by)
+        f,logits,made_by = zip(*self.batches(images, size, batch_size))
+        return Features(torch.cat(f), torch.cat(logits) if self.logits else None, made_by[0])
+
+    def stats(self,
+        images,             # as in `batches`, or Features
+        name:str='unnamed', # which images
+        size:int=32,        # S, pixels; at which an ImageSet is read
+        batch_size:int=250, # images at once
+    )->FeatureStats:
+        "Mean and covariance of all images, without keeping their features. Raises as `batches` and `FeatureStats` do."
+        s = FeatureStats(images=name)
+        for part in [images] if isinstance(images, Features) else self.batches(images, size, batch_size): s.update(part)
+        return s
 
 # %% ../../nbs/70_metrics.features.ipynb #7bb7aae8
 def check_u8(
@@ -241,9 +266,8 @@ def inception_ready(
     "Whether FID's own network can be had; prints one line when not."
     import urllib.request
     check_range('timeout', timeout, 0, open_low=True)
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-    if (Path(torch.hub.get_dir())/'checkpoints'/Path(URL_INCEPTION_V3).name).exists(): return True
-    try: urllib.request.urlopen(urllib.request.Request(URL_INCEPTION_V3, method='HEAD'), timeout=timeout).close()
+    if any((Path(torch.hub.get_dir())/'checkpoints'/f).exists() for f in INCEPTION_FILES): return True
+    try: urllib.request.urlopen(urllib.request.Request(INCEPTION_URL, method='HEAD'), timeout=timeout).close()
     except OSError as e:
         why = getattr(e, 'reason', e)
         print(f"No FID: Inception-v3's weights are neither in torch's hub folder nor can they be fetched ({why}).")

@@ -14,7 +14,7 @@ from ..checks import check_count,check_range
 from .base import Quantizer,check_z,flatten
 from .cvq import CVQ,OnlineCluster
 from .ema import NormEMA
-from .grid import BSQ,FSQ,LFQ
+from .grid import BSQ,FSQ,IFSQ,LFQ
 from .kmeans import Fixed
 from .search import largest_product,nearest_code
 from .vq import VQ,vq_loss
@@ -115,7 +115,8 @@ class IBQ(Quantizer):
         return codes, ids, loss
 
 # %% ../../nbs/28_quantizers.beyond.ipynb #7bc3bf68
-STAGES = {c.kind:c for c in (VQ, NormEMA, CVQ, FSQ, LFQ, BSQ, SimVQ, IBQ, Fixed, OnlineCluster)} # what can be stacked
+STAGES = {c.kind:c for c in (VQ, NormEMA, CVQ, FSQ, IFSQ, LFQ, BSQ, SimVQ, IBQ, Fixed,
+                                OnlineCluster)} # what can be stacked
 
 class Residual(Quantizer):
     """Quantizers in a row, each on what the ones before left over (arXiv:2107.03312).
