@@ -85,7 +85,8 @@ def test_bold_in_the_committed_tables():
 
 # --- protocols
 
-FULL = dict(extractor='fashion-cnn', weights='w', resize='none', pixels='32x32', reference='fashion test', n_reference=9,
+FULL = dict(extractor='fashion-cnn', weights='w', resize='none', pixels='32x32', reference='fashion test',
+            n_reference=9,
             n_images=9, crop='centre', value_range='bytes', rounding='truncated', classes='3 classes of 3',
             sampler='top_k 0', guidance=1.)
 
