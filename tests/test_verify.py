@@ -13,10 +13,13 @@ QUICK = RESULTS/'table1_quick'/'runs.json'
 RUNS = {r['run']:r for r in load_json(QUICK)}
 
 @pytest.mark.parametrize('file', sorted(RESULTS.glob('*/runs.json')), ids=lambda f: f.parent.name)
-def test_every_committed_run_can_be_run_again(file):
+def test_every_committed_run_can_be_run_again_or_says_what_is_missing(file):
     known = {r['run']:r for r in load_json(file)}
     for r in known.values():
-        assert why_not(r) is None and chain(r, known)[-1] is r
+        assert why_not(r) is None
+        try: assert chain(r, known)[-1] is r
+        except ValueError as e: # a page that keeps its rows alone says so
+            assert 'whose record is not here' in str(e) and not file.parent.name.startswith(('table1', 't2i'))
         words = dict(w.split('=', 1) for w in words_of(r, {}, 'runs/verify'))
         assert words['name']==r['run'] and words['run_root']=='runs/verify'
 
