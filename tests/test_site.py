@@ -49,7 +49,8 @@ def test_what_machines_read_names_the_public_functions(site):
 
 def browsed(url): # what a browser made of a page, and what it had to say
     done = subprocess.run([CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--enable-logging=stderr',
-                           '--virtual-time-budget=5000', '--dump-dom', url], capture_output=True, text=True, timeout=240)
+                           '--virtual-time-budget=5000', '--dump-dom', url],
+                          capture_output=True, text=True, timeout=240)
     return done.stdout,[l for l in done.stderr.splitlines() if ':CONSOLE' in l]
 
 @pytest.mark.skipif(not CHROMIUM, reason='needs Chromium')
