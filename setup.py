@@ -17,6 +17,8 @@ setup(
     package_data={'iutok':['py.typed', 'assets/*', 'assets/teachers/*', 'assets/teachers/*/*',
                            'assets/pretrained/*/*/*']},
     python_requires=f">={cfg['min_python']}", install_requires=req('requirements'),
-    extras_require={k:req(f'{k}_requirements') for k in ('dev', 'bench', 'judges', 'teachers')},
+    extras_require={k:req(f'{k}_requirements') for k in ('dev', 'bench', 't2i', 'report', 'judges', 'teachers')},
+    entry_points=dict(console_scripts=[cfg['console_scripts']]),
+    license_files=['LICENSE', 'iutok/assets/*.LICENSE.txt', 'iutok/assets/LICENCES.txt'],
     zip_safe=False,
 )

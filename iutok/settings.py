@@ -169,7 +169,7 @@ MINI = dict(
     fig_losses        = dict(notebook='fig_losses', profile='mini', results='losses', shown=[2, 4, 5, 6, 7, 9],
                              name='fig_losses'),
     fig_codebooks     = dict(notebook='fig_codebooks', profile='mini', results='codebooks', name='fig_codebooks'),
-    table_ablations   = dict(notebook='table_ablations', profile='mini', folder='results/ablations',
+    table_ablations   = dict(notebook='table_ablations', profile='mini', folder='results/ablations', rows=[],
                              name='table_ablations'),
     table_teachers    = dict(notebook='table_teachers', profile='mini', n_train=8000, n_held=5000,
                              name='table_teachers'),
@@ -260,7 +260,7 @@ RECIPES |= {'t2i-llama-medium': T2I, 'emoji-mini-t2i': MINI_T2I} | {
     for profile,steps,few in (('smoke', 20, dict(batch_size=32)), ('quick', 250, {}))}
 
 # %% ../nbs/39_settings.ipynb #cf7aa185
-QUESTIONS = ('fig_what_predicts',)
+QUESTIONS = ('fig_what_predicts', 'fig_ar_budget', 'fig_orders', 'table9_quantizer_by_features', 'table10_transfer')
 RECIPES |= {f'{p}-{page}': dict(notebook=page, profile=p, rows=[], name=page) for page in QUESTIONS
             for p in ('smoke', 'quick', 'mini', 'paper')}
 # any quantizer by name, on pixels and on a teacher's features; there nothing goes around the quantizer at first,
@@ -287,6 +287,10 @@ TABLES = ('table2_sota', 'table3_coco_t2i', 'table4_cluster_encoders', 'table5_x
 for page in TABLES:
     for profile in PROFILES: RECIPES[f'{profile}-{page}'] = dict(notebook=page, profile=profile, rows=[], name=page)
     for profile in ('smoke', 'quick', 'mini'): RECIPES[f'emoji-{profile}-{page}'] = RECIPES[f'{profile}-{page}']
+
+# %% ../nbs/39_settings.ipynb #694727af
+RECIPES |= {f'{p}-check_data': dict(notebook='check_data', profile=p, data='fashion', name='check_data')
+            for p in ('smoke', 'quick', 'mini')}
 
 # %% ../nbs/39_settings.ipynb #c00627d1
 def run_set(

@@ -159,6 +159,9 @@ class Tokenizer(nn.Module):
         z = z_q if self.pre_decode is None else self.pre_decode(_as(self.pre_decode, z_q))
         return self.decoder(_as(self.decoder, z))
 
+    def decode_ids(self, idx): # (B, h, w) int64 -> (B, 3, S, S) in about [-1, 1]
+        return self.decode_latents(self.quantizer.decode(idx))
+
     def forward(self, x): # (B, 3, S, S) in [-1, 1] -> (x_hat, Quantized)
         q = self.quantize(x)
         return self.decode_latents(q.z_q),q
@@ -217,8 +220,7 @@ def decode(self:Tokenizer,
     if idx.is_floating_point() or idx.dtype==torch.bool:
         raise ValueError(f'Token grids hold whole numbers, got {idx.dtype}.')
     if idx.ndim!=3: raise ValueError(f'Token grids are (B, h, w), got {tuple(idx.shape)}.')
-    x = torch.cat([self.decode_latents(self.quantizer.decode(b.to(self.device).long())).float().cpu()/2+.5
-                   for b in idx.split(batch_size)])
+    x = torch.cat([self.decode_ids(b.to(self.device).long()).float().cpu()/2+.5 for b in idx.split(batch_size)])
     return x.clamp(0, 1) if clamp else x
 
 @patch
