@@ -1,5 +1,5 @@
 "Metrics: closed forms, torch-fidelity's own command, scipy and scikit-image as judges."
-import math, urllib.error
+import copy, math, urllib.error
 from dataclasses import replace
 from pathlib import Path
 
@@ -678,10 +678,12 @@ def test_papers_probe_reads_what_is_there(test):
     def probe(encode, **kw): return paper_probe(encode, few, held, 32, transform='none', batch_size=64, **kw)
     s = probe(told, steps=200, lr=3.)
     assert s.top1 == s.top5 == 1 and s.loss < 2 and probe(told, steps=5) == probe(told, steps=5)
+    other = copy.copy(held)
+    other.classes = ['x']
     nothing = probe(lambda u8: torch.ones(len(u8), 3, 2, 2), steps=5)
     assert nothing.top1 < .25 and nothing.loss > 2
     assert paper_probe(lambda u8: u8[:, :, ::8, ::8].float(), few, held, 32, 3, 50).top5 >= .3 # augmented
     for change,says in ((dict(encode=lambda u8: u8.flatten(1)), r'\(B, C, h, w\)'), (dict(steps=0), 'steps'),
-                        (dict(test=replace(held, classes=['x'])), 'other classes')):
+                        (dict(test=other), 'other classes')):
         call = dict(encode=told, train=few, test=held, size=32, batch_size=64) | change
         with pytest.raises(ValueError, match=says): paper_probe(**call)

@@ -18,5 +18,5 @@ from ..quantizers.health import codebook_entropy as entropy,codebook_perplexity 
 
 # %% ../../nbs/79_metrics.__init__.ipynb #c58983c6
 _all_ = ['Features', 'FeatureStats', 'frechet_distance', 'PRDC', 'inception_score', 'kernel_distance',
-         'precision_recall', 'Extractor', 'get_extractor', 'Protocol', 'lpips', 'psnr', 'ssim', 'linear_probe', 'paper_probe',
-         'entropy', 'perplexity', 'usage']
+         'precision_recall', 'Extractor', 'get_extractor', 'Protocol', 'lpips', 'psnr', 'ssim', 'linear_probe',
+         'paper_probe', 'entropy', 'perplexity', 'usage']
