@@ -20,8 +20,8 @@ from .files import asset,atomic,load_json,short_path
 from .emoji import EmojiSet
 from .images import FolderSet,ImageSet,cache_dir,open_rgb,shown
 from .pixels import N_UNIFORM,crop_boxes,named_transform,resize_boxes
-from .splits import COLLECTIONS,FACES,ROLES,_PICTURES,by_hash,file_bytes,held_places,ilsvrc_order,list_collection
-from .splits import list_faces,list_imagenet,members
+from .splits import COLLECTIONS,FACES,ROLES,_PICTURES,annotated,by_hash,file_bytes,held_places,ilsvrc_order
+from .splits import list_collection,list_faces,list_imagenet,members
 from .checks import check_count,check_seed
 
 # %% ../nbs/07_data.ipynb #3dc20ec7
@@ -377,7 +377,9 @@ def _named(data, split, root, cache):
     imagenet = data.startswith('imagenet')
     lister = list_imagenet if imagenet else partial(list_faces if data in (*FACES, 'hq_faces') else list_collection,
                                                     name=data)
-    return FolderSet.open(root, split, cache, lister=lister, name=data,
+    notes = annotated(Path(root).expanduser().resolve(), data) if data in COLLECTIONS else None
+    told = (lambda root, files: ({f:notes[f] for f in files if notes[f]}, set())) if notes else None
+    return FolderSet.open(root, split, cache, lister=lister, name=data, told=told,
                           order=ilsvrc_order() if data == 'imagenet_ilsvrc' else None)
 
 # %% ../nbs/07_data.ipynb #06449cca
