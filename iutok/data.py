@@ -20,8 +20,8 @@ from .files import asset,atomic,load_json,short_path
 from .emoji import EmojiSet
 from .images import FolderSet,ImageSet,cache_dir,open_rgb,shown
 from .pixels import N_UNIFORM,crop_boxes,named_transform,resize_boxes
-from .splits import COLLECTIONS,FACES,ROLES,_PICTURES,by_hash,file_bytes,held_places,ilsvrc_order,list_collection
-from .splits import list_faces,list_imagenet,members
+from .splits import COLLECTIONS,FACES,ROLES,_PICTURES,annotated,by_hash,file_bytes,held_places,ilsvrc_order
+from .splits import list_collection,list_faces,list_imagenet,members
 from .checks import check_count,check_seed
 
 # %% ../nbs/07_data.ipynb #3dc20ec7
@@ -377,7 +377,9 @@ def _named(data, split, root, cache):
     imagenet = data.startswith('imagenet')
     lister = list_imagenet if imagenet else partial(list_faces if data in (*FACES, 'hq_faces') else list_collection,
                                                     name=data)
-    return FolderSet.open(root, split, cache, lister=lister, name=data,
+    notes = annotated(Path(root).expanduser().resolve(), data) if data in COLLECTIONS else None
+    told = (lambda root, files: ({f:notes[f] for f in files if notes[f]}, set())) if notes else None
+    return FolderSet.open(root, split, cache, lister=lister, name=data, told=told,
                           order=ilsvrc_order() if data == 'imagenet_ilsvrc' else None)
 
 # %% ../nbs/07_data.ipynb #06449cca
@@ -468,9 +470,12 @@ def sequential(
     batch_size:int,       # the last batch may be smaller
     transform:str='none', # a name in TRANSFORMS; a random one draws from its seed and the image's place
     seed:int=0,           # for a random transform
+    rank:int=0,           # this process, which reads every world-th batch
+    world:int=1,          # number of processes
 ):                        # iterator of Batch
-    "Every image once, in order: for evaluation."
-    for name,n in dict(size=size, batch_size=batch_size).items(): check_count(name, n)
-    for idx in torch.arange(len(images)).split(batch_size):
+    "Every image once, in order, among all processes: for evaluation."
+    for name,n in dict(size=size, batch_size=batch_size, world=world).items(): check_count(name, n)
+    check_count('rank', rank, 0, world-1)
+    for idx in torch.arange(len(images)).split(batch_size)[rank::world]:
         u = np.random.default_rng([2, seed, int(idx[0])]).random((len(idx), N_UNIFORM))
         yield Batch(images.batch(idx, size, transform, u), images.labels[idx], idx)

@@ -15,6 +15,7 @@ from .data import ImageSet
 from .doctor import purity,purity_by_chance
 from .pixels import as_batch
 from .quantizers.base import flatten,unit
+from .quantizers.grid import FSQ,fsq_bound
 from .tokenizers import Tokenizer
 from .viz import patch_spread
 
@@ -70,8 +71,9 @@ def code_map(
     "Lay out the patches of some images and the codes they chose in one plane."
     q = tok.eval().quantizer
     z = tok.latents(as_batch(u8, tok.image_size).to(tok.device))
-    x,(h,w) = q.prepare(flatten(z).float()).cpu(),z.shape[2:]
-    ids = q.assign(flatten(z).float()).cpu()
+    x,(h,w) = q.prepare(flatten(z).float()),z.shape[2:]
+    if isinstance(q, FSQ): x = fsq_bound(x, q.L.float())/(q.L//2) # where it is rounded
+    x,ids = x.cpu(),q(z).idx.flatten().cpu()
     keep = patch_spread(u8, h, w).flatten()>=flat
     if keep.sum()<8: raise ValueError(f'Only {int(keep.sum())} patches are no plain ground; take more images.')
     x,ids,y = x[keep],ids[keep],labels.repeat_interleave(h*w)[keep]

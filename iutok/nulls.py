@@ -135,7 +135,7 @@ def in_words(
 )->str: # markdown, a line per teacher and null
     "What a sceptic reads from the shares."
     def part(r):
-        scores = f"{r['teacher_score']:.3g} against {r['pixels']:.3g}"
+        scores = f"{r['teacher_score']:.4g} against {r['pixels']:.4g}"
         if not math.isfinite(r['share']): return f"{r['measure']}: no gain over {r['baseline']} ({scores})"
         return f"{r['measure']}: of the gain over {r['baseline']} ({scores}), {say_share(r)} is left"
     groups = df.groupby(['tokenizer', 'null'], sort=False) if len(df) else []
@@ -172,9 +172,9 @@ def at_equal_bits(
     better = lambda a,b: a<b if lower else a>b
     if (other := at_bits(null, bits)) is not None and len(null)>1:
         which = 'better' if better(score, other) else 'worse'
-        return f'teacher {which}: {score:.3g} against {other:.3g} at {bits:.0f} bits'
+        return f'teacher {which}: {score:.4g} against {other:.4g} at {bits:.0f} bits'
     x,y = min(null, key=lambda p: abs(p[0]-bits))
-    at = f'{score:.3g} with {bits:.0f} bits, {y:.3g} with {x:.0f}'
+    at = f'{score:.4g} with {bits:.0f} bits, {y:.4g} with {x:.0f}'
     if better(score, y) and bits<=x: return f'teacher better with fewer bits: {at}'
     if better(y, score) and x<=bits: return f'null better with fewer bits: {at}'
     return f'undecided: {at}'
@@ -182,7 +182,7 @@ def at_equal_bits(
 # %% ../nbs/83_nulls.ipynb #52845849
 def on_equal_bits(
     rows:list[dict], # records of evaluate runs, nulls perhaps with several codebook sizes
-):                   # pandas DataFrame of strings, a row per teacher and null, a column per measure
+):                   # pandas DataFrame of strings, a row per teacher, null and measure
     "What can be said at equal realised bits; means over seeds."
     import pandas as pd
     usual,others = usual_size(rows)
@@ -193,13 +193,12 @@ def on_equal_bits(
             t = r['tokenizer']
             same = t['kind']==own[0]['tokenizer']['kind'] and (t.get('teacher') or {}).get('name')==null
             if same: family.setdefault(t['n_codes'], []).append(r)
-        line = {'tokenizer':name, 'null':null}
         for measure,(get,lower) in MEASURED.items():
             if measure=='nats per token': continue # that is the rate itself
             def point(rs):
                 known = [(rates(r)[1], get(r)) for r in rs if rates(r)[1] is not None and get(r) is not None]
                 return tuple(np.mean(known, axis=0).tolist()) if known else None
             mine,theirs = point(own),[p for rs in family.values() if (p := point(rs))]
-            line[measure] = at_equal_bits(mine, theirs, lower) if mine and theirs else ''
-        out.append(line)
-    return pd.DataFrame(out).set_index(['tokenizer', 'null']) if out else pd.DataFrame()
+            said = at_equal_bits(mine, theirs, lower) if mine and theirs else None
+            if said: out.append({'tokenizer':name, 'null':null, 'measure':measure, 'at equal realised bits':said})
+    return pd.DataFrame(out).set_index(['tokenizer', 'null', 'measure']) if out else pd.DataFrame()

@@ -6,8 +6,8 @@
 __all__ = ['TRANSFORM_NAMES', 'MINI_TEACHER_NAMES', 'TEACHER_NAMES', 'SIZE_NAMES', 'NAR_SIZE_NAMES', 'IN_FOLDERS', 'DATA_NAMES',
            'TOWER_NAMES', 'T2I_SIZE_NAMES', 'P', 'PARAMETERS', 'OTHERWISE', 'TYPES', 'PATHS', 'QUANTIZER_NAMES',
            'Parameter', 'count', 'choice', 'weight', 'share', 'rate', 'counts', 'adam_betas', 'texts', 'teacher_name',
-           'views_name', 'data_name', 'tower_name', 'parameter', 'judged', 'check_together', 'as_name', 'run_name',
-           'anchored_data', 'anchored', 'value']
+           'views_name', 'data_name', 'tower_name', 'scales', 'parameter', 'judged', 'check_together', 'as_name',
+           'run_name', 'anchored_data', 'anchored', 'value']
 
 # %% ../nbs/19_parameters.ipynb #8dd3ca56
 import ast,re
@@ -228,8 +228,20 @@ PARAMETERS |= dict(
 )
 
 # %% ../nbs/19_parameters.ipynb #b7c1905c
+def scales(k, v): # of guidance
+    if not v: raise ValueError(f'{k} must hold at least one number, got [].')
+    for x in v: check_range(f'every number of {k}', x, 0)
+
 PARAMETERS |= dict(
-    codes      = P('int', "codes that are shown", count()))
+    tokenizers = P('list', "folders of finished tokenizer runs, in the order they are shown", texts),
+    networks   = P('list', "folders of finished train_ar and train_nar runs; []: none", texts),
+    classes    = P('int', "classes that are drawn at random", count(2, 10)),
+    per_class  = P('int', "images of each class", count(2)),
+    perplexity = P('float', "of t-SNE: about how many neighbours a point has", rate),
+    boxes      = P('int', "worst patches of an image that are boxed", count(0)),
+    codes      = P('int', "codes that are shown", count()),
+    scales     = P('list', "guidance scales that are tried; 1: off", scales),
+    fill_steps = P('list', "steps in which a masked network fills an image, each is tried", counts(1)))
 
 # %% ../nbs/19_parameters.ipynb #fca93cd0
 OTHERWISE = { # the same name, another meaning

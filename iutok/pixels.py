@@ -121,10 +121,15 @@ def picture_pixels(
     except Exception: return 0 # Pillow raises a dozen kinds here
     return img.width*img.height
 
+def _believed(img, data): # the picture, unless so few bytes cannot hold it
+    if img.width*img.height > max(2**25, 5000*len(data)):
+        raise ValueError(f'claims {img.width}x{img.height} pixels in {len(data):,} bytes')
+    return img
+
 def _open(data, shrink=None):
     "A picture not yet decoded, of a size that fits into memory."
     try:
-        img = Image.open(io.BytesIO(data), formats=_formats())
+        img = _believed(Image.open(io.BytesIO(data), formats=_formats()), data)
         part = shrink(*img.size) if shrink else 1
         if part > 1 and img.format in ('JPEG', 'MPO'): img.draft(img.mode, (img.width//part, img.height//part))
         return img
@@ -132,7 +137,7 @@ def _open(data, shrink=None):
         if data[:3] != b'\xff\xd8\xff':
             raise ValueError(f'more than the {2*Image.MAX_IMAGE_PIXELS/1e6:.3g} million pixels that are read: make it '
                              f'smaller ({e})') from None
-    img = JpegImageFile(io.BytesIO(data))
+    img = _believed(JpegImageFile(io.BytesIO(data)), data)
     for part in (2, 4, 8):
         if img.width*img.height > 2*Image.MAX_IMAGE_PIXELS*part**2: continue
         img.draft(img.mode, (img.width//part, img.height//part))
@@ -150,6 +155,7 @@ def decode(
     for text in (lambda: data, lambda: without_notes(data, True), lambda: without_notes(data, False)):
         try: return to_rgb(_open(text(), shrink))
         except Exception as e: reasons.append(e) # Pillow raises a dozen kinds here
+    if shrink: return decode(data) # what cannot be read at a fraction may be whole
     first = reasons[0]
     raise ValueError('not an image' if isinstance(first, UnidentifiedImageError) else ' '.join(str(first).split())
                      or type(first).__name__)
@@ -232,6 +238,7 @@ def quick_square(
         full[:] = h,w
         return next((k for k in (8, 4, 2) if min(box(h, w)[2:]) >= 2*k*size), 1)
     x = torch.from_numpy(np.array(decode(data, shrink))).permute(2, 0, 1)
+    full = full or list(x.shape[1:]) # a JPEG beyond the limit comes at a fraction anyway
     if (full[0] > full[1]) != (x.shape[1] > x.shape[2]): full.reverse() # EXIF turned it
     top,left,h,w = box(*full)
     (top, bottom),(left, right) = ([round(v*now/was) for v in (a, a+n)] for a,n,now,was in

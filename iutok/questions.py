@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CHEAP', 'SAMPLED', 'PHOTOS', 'LARGE', 'group_draws', 'taus', 'interval', 'world_of_record', 'network_rows',
-           'which_predicts', 'damaged', 'damaged_rfd', 'training_flops', 'crossings', 'LinearCodec', 'fit_codec',
-           'codec_scores', 'photographs', 'cell_means', 'transfer_scores']
+           'which_predicts', 'damaged', 'damaged_rfd', 'training_flops', 'crossings', 'budget_rows', 'LinearCodec',
+           'start_alike', 'fit_codec', 'codec_scores', 'fit_small', 'photographs', 'cell_means', 'transfer_scores']
 
 # %% ../nbs/84_questions.ipynb #06cce404
 from pathlib import Path
@@ -22,8 +22,9 @@ from .metrics.pixels import psnr,ssim
 from .metrics.scores import reference_stats,score_images
 from .pixels import square,to_float
 from .proposals.tokens import tokens_of
-from .quantizers import Quantizer,codebook_entropy,codebook_perplexity,usage
+from .quantizers import VQ,Quantizer,codebook_entropy,codebook_perplexity,usage
 from .tokenizers import Tokenizer
+from .training import warmup_cosine
 
 # %% ../nbs/84_questions.ipynb #1375bd84
 def group_draws(
@@ -174,6 +175,35 @@ def crossings(
     at = np.flatnonzero(d[:-1]*d[1:]<0)
     return [float(np.exp(x[i]+(x[i+1]-x[i])*d[i]/(d[i]-d[i+1]))) for i in at]
 
+# %% ../nbs/84_questions.ipynb #78b86eed
+def budget_rows(
+    sets:list[list[dict]], # records of evaluate runs and of the networks they scored, a list for each set of runs
+    kind:str='ar',         # of network: ar or nar
+):                         # pandas DataFrame
+    """A row per network: group, tokenizer, seed, size, steps, order, operations, nats, ppl, gfd, gap = gFD - rFD.
+    One that nobody scored has no gfd. Raises ValueError where a scored network's own record is missing."""
+    import pandas as pd
+    out = []
+    names = {e['tokenizer']['hash']:label(e) for rs in sets for e in rs if e['notebook']=='evaluate'}
+    for records in sets:
+        scored = [e for e in records if e['notebook']=='evaluate']
+        made = {g['run']:(e, g) for e in scored for g in e['generations'] if kind_of(g)==kind}
+        if lost := sorted(made.keys()-{r['run'] for r in records}):
+            raise ValueError(f'The record of {lost[0]} is missing; give it beside the run that scored it.')
+        for r in records:
+            if r['notebook']!=f'train_{kind}': continue
+            e,g = made.get(r['run'], (None, {}))
+            p,m = r['params'],r['metrics']
+            nats = m.get('loss_nats', m.get('nats_in_order'))
+            row = dict(group=f"{p['data']}, {r['profile']}", tokenizer=names.get(r['tokenizer']['hash'], label(r)))
+            row |= dict(seed=r['seed'], run=r['run'], size=p['size'], steps=p['steps'])
+            row |= dict(order=p.get('order') or ('raster' if kind=='ar' else 'masked'))
+            row |= dict(flops=training_flops(r), nats=nats, ppl=float(np.exp(nats)), gfd=g.get('gfd'))
+            row |= dict(gap=g['gfd']-e['metrics']['rfd'] if g else None, consistency=g.get('class_consistency'))
+            out.append(row)
+    df = pd.DataFrame(out).drop_duplicates(['group', 'run'], keep='last', ignore_index=True)
+    return df.astype({k:float for k in ('gfd', 'gap', 'consistency')})
+
 # %% ../nbs/84_questions.ipynb #bf02d7f7
 class LinearCodec(nn.Module):
     """A linear layer, a quantizer, a linear layer: the least that trains a quantizer.
@@ -198,6 +228,21 @@ class LinearCodec(nn.Module):
         q = self.quantizer(self.down(x).T[None, :, :, None])
         return self.up(q.z_q[0, :, :, 0].T),q.idx.flatten(),q.loss
 
+# %% ../nbs/84_questions.ipynb #6ad6da79
+@torch.no_grad()
+def start_alike(
+    quantizer:Quantizer, # changed in place where its codes are learned: CVQ, SimVQ, IBQ
+    z:Tensor,            # (1, D, N, 1) latents
+    seed:int=0,          # of the k-means
+):
+    "Put the codes of those that start at random where VQ's k-means start would put its own."
+    if quantizer.kind not in ('cvq', 'simvq', 'ibq'): return
+    vq = VQ(quantizer.n_codes, quantizer.dim, init='kmeans', seed=seed)
+    vq(z)
+    if quantizer.kind!='simvq': return quantizer.codebook.copy_(vq.codebook)
+    quantizer.frozen.copy_(vq.codebook)
+    nn.init.eye_(quantizer.proj.weight)
+
 # %% ../nbs/84_questions.ipynb #c2bb3609
 def fit_codec(
     x:Tensor,            # (N, C) float32 vectors
@@ -210,6 +255,8 @@ def fit_codec(
     "Train a linear codec; the same seed gives the same one on one machine."
     g = torch.Generator().manual_seed(check_seed(seed))
     codec = LinearCodec(x, quantizer).train()
+    first = x[torch.randperm(len(x), generator=g)[:batch_size]]
+    start_alike(quantizer, codec.down(first).T[None, :, :, None], seed)
     opt = torch.optim.Adam(codec.parameters(), lr)
     fall = torch.optim.lr_scheduler.CosineAnnealingLR(opt, check_count('steps', steps))
     variance = x.var(0, correction=0).mean()
@@ -235,6 +282,35 @@ def codec_scores(
     told = mutual_information(idx.view(x.shape[:2]), labels, shuffles=2)
     return dict(kept=float(kept), usage=float(usage(idx, K)), perplexity=float(codebook_perplexity(idx, K)),
                 bits=float(codebook_entropy(idx, K))/np.log(2), class_bits=told)
+
+# %% ../nbs/84_questions.ipynb #64bde214
+def fit_small(
+    net:nn.Module,      # net(tokens, labels) is a loss, as of AR and NAR
+    tokens:Tensor,      # (N, L) int
+    labels:Tensor,      # (N,) int64
+    steps:int=120,      # of Adam
+    batch_size:int=64,  # images per step
+    lr:float=3e-3,      # peak, after a tenth of the steps
+    seed:int=0,         # of the order
+)->list[float]:         # losses
+    "Train a small proposal network in place; it is left in eval mode."
+    check_count('steps', steps)
+    g = torch.Generator().manual_seed(check_seed(seed))
+    opt = torch.optim.AdamW(net.parameters(), lr, betas=(.9, .98), weight_decay=.05)
+    rate = warmup_cosine(lr, steps, steps//10)
+    losses = []
+    net.train()
+    for t in range(steps):
+        i = torch.randint(len(tokens), (batch_size,), generator=g)
+        for group in opt.param_groups: group['lr'] = rate(t)
+        loss = net(tokens[i].long(), labels[i])
+        opt.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.)
+        opt.step()
+        losses.append(loss.item())
+    net.eval()
+    return losses
 
 # %% ../nbs/84_questions.ipynb #55de5eb4
 PHOTOS = ('astronaut', 'camera', 'chelsea', 'coffee', 'coins', 'rocket', 'brick', 'grass', 'gravel', 'moon')

@@ -169,7 +169,7 @@ MINI = dict(
     fig_losses        = dict(notebook='fig_losses', profile='mini', results='losses', shown=[2, 4, 5, 6, 7, 9],
                              name='fig_losses'),
     fig_codebooks     = dict(notebook='fig_codebooks', profile='mini', results='codebooks', name='fig_codebooks'),
-    table_ablations   = dict(notebook='table_ablations', profile='mini', folder='results/ablations',
+    table_ablations   = dict(notebook='table_ablations', profile='mini', folder='results/ablations', rows=[],
                              name='table_ablations'),
     table_teachers    = dict(notebook='table_teachers', profile='mini', n_train=8000, n_held=5000,
                              name='table_teachers'),
@@ -260,7 +260,7 @@ RECIPES |= {'t2i-llama-medium': T2I, 'emoji-mini-t2i': MINI_T2I} | {
     for profile,steps,few in (('smoke', 20, dict(batch_size=32)), ('quick', 250, {}))}
 
 # %% ../nbs/39_settings.ipynb #cf7aa185
-QUESTIONS = ('fig_what_predicts',)
+QUESTIONS = ('fig_what_predicts', 'fig_ar_budget', 'fig_orders', 'table9_quantizer_by_features', 'table10_transfer')
 RECIPES |= {f'{p}-{page}': dict(notebook=page, profile=p, rows=[], name=page) for page in QUESTIONS
             for p in ('smoke', 'quick', 'mini', 'paper')}
 # any quantizer by name, on pixels and on a teacher's features; there nothing goes around the quantizer at first,
@@ -288,6 +288,10 @@ for page in TABLES:
     for profile in PROFILES: RECIPES[f'{profile}-{page}'] = dict(notebook=page, profile=profile, rows=[], name=page)
     for profile in ('smoke', 'quick', 'mini'): RECIPES[f'emoji-{profile}-{page}'] = RECIPES[f'{profile}-{page}']
 
+# %% ../nbs/39_settings.ipynb #694727af
+RECIPES |= {f'{p}-check_data': dict(notebook='check_data', profile=p, data='fashion', name='check_data')
+            for p in ('smoke', 'quick', 'mini')}
+
 # %% ../nbs/39_settings.ipynb #c00627d1
 def run_set(
     profile:str,         # smoke, quick, mini or paper
@@ -312,8 +316,19 @@ def run_folder(
     return root/run_name(params)
 
 # %% ../nbs/39_settings.ipynb #093d73dd
-FIGURES = dict(
-    doctor                = dict(tokenizer='vqkd-effnet-s0-decoder', held_images=1000, codes=6, seed=0))
+FIGURES = dict(fig_framework={}, fig_architectures={}, errata={},
+    doctor                = dict(tokenizer='vqkd-effnet-s0-decoder', held_images=1000, codes=6, seed=0),
+    fig_codebook_tsne     = dict(tokenizers=['vqgan-s0', 'vqkd-effnet-s0'], classes=5, per_class=6, perplexity=30.,
+                                 seed=0),
+    fig_reconstructions   = dict(tokenizers=['vqgan-s0', 'fsq-s0', 'vqkd-effnet-s0-decoder',
+                                             'cluster-effnet-s0-decoder'], held_images=1000, boxes=2),
+    fig_what_a_code_means = dict(tokenizers=['vqgan-s0', 'vqkd-effnet-s0', 'cluster-effnet-s0'], held_images=2000,
+                                 codes=8),
+    fig_sampling          = dict(networks=['vqgan-s0-ar-small-s0', 'vqkd-effnet-s0-decoder-ar-small-s0',
+                                           'cluster-effnet-s0-decoder-ar-small-s0',
+                                           'vqkd-effnet-s0-decoder-nar_small-s0'],
+                                 scales=[0., .5, 1., 1.5, 2., 3.], fill_steps=[1, 2, 4, 8, 16, 32, 64],
+                                 held_images=1000, seed=0))
 FEWER = dict(doctor=dict(held_images=64), fig_codebook_tsne=dict(per_class=2, perplexity=10.),
              fig_reconstructions=dict(held_images=64), fig_what_a_code_means=dict(held_images=64),
              fig_sampling=dict(scales=[1., 2.], fill_steps=[1, 8], held_images=64)) # smoke

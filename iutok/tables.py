@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'EMPTY', 'NOT_RUN', 'OTHER', 'COLUMNS', 'SHAPES', 'Published', 'published', 'committed',
-           'world_of_record', 'rows_by_world', 'metric', 'of_network', 'trained_on', 'Column', 'Block', 'three_digits',
+           'world_of_record', 'rows_by_world', 'metric', 'of_network', 'trained_on', 'Column', 'Block', 'digits',
            'tabulate', 'by_label', 'some', 'blocks', 'beside', 'looks', 'notes', 'commands', 'finish', 'plain']
 
 # %% ../nbs/82_tables.ipynb #888ef9c2
@@ -154,7 +154,7 @@ class Column(NamedTuple):
     read:Callable  # record -> value or None
     number:str     # its name in records, e.g. 'gfd', for where it comes from
     better:str=''  # low, high or neither
-    form:str=''    # of a number; empty: three digits
+    form:str=''    # of a number; empty: about three digits
     spread:bool=True # shown beside the mean
 
 class Block(NamedTuple):
@@ -167,12 +167,12 @@ class Block(NamedTuple):
     best:dict      # heading -> Best, where the column has a better side and several rows
     protocol:dict  # of the distances
 
-def three_digits(
+def digits(
     values:list, # of a column
-)->str:          # a format that leaves the largest three digits
+)->str:          # a format that leaves the largest three digits or four
     "One number of decimals for a whole column."
     top = max((abs(v) for v in values if v), default=1.)
-    return f'{{:.{max(0, 2-math.floor(math.log10(top)))}f}}'
+    return f'{{:.{max(0, 2-math.floor(math.log10(top/3)))}f}}'
 
 def _best(groups, column): # the best row of a column, with its test; None where there is none
     smaller = column.better=='low'
@@ -195,7 +195,7 @@ def tabulate(
     check_frozen(rows, but)
     if codebooks: check_codebooks(rows)
     values = {h:{n:[col.read(r) for r in rs] for n,rs in groups.items()} for h,col in columns.items()}
-    forms = {h:col.form or three_digits([x for v in values[h].values() for x in v]) for h,col in columns.items()}
+    forms = {h:col.form or digits([x for v in values[h].values() for x in v]) for h,col in columns.items()}
     few = lambda h,v: v if columns[h].spread else v[:1]
     said = {h:{n:cell(few(h, v), forms[h]) for n,v in values[h].items()} for h in columns}
     said = pd.DataFrame(said, index=list(groups))
@@ -262,7 +262,7 @@ SHAPES = { # page: rows, columns
     'table4_cluster_encoders':  (tuple(f'Cluster ({t})' for t in ('clip', 'vit', 'dino', 'mae')),
         ('rFID', 'FID_AR', 'FID_NAR', 'COCO rFID', 'COCO FID_AR', 'COCO FID_T2I')),
     'table5_xl_and_strong_aug': (('VQGAN', 'FSQ', *_KD, 'Cluster (clip)'),
-        ('FID_AR, XL', 'IS_AR, XL', 'FID_AR, strong', 'IS_AR, strong')),
+        ('FID_AR (XL)', 'IS_AR (XL)', 'FID_AR (strong)', 'IS_AR (strong)')),
     'table6_teacher_size':      (tuple(f'VQ-KD (openclip_{s})' for s in ('L_14', 'H_14', 'bigG_14')),
         ('rFID', 'PPL', 'FID_AR', 'IS_AR')),
     'table7_codebook_size_dim': ((), ('usage', 'rFID', 'FID_AR', 'IS_AR'))}
@@ -282,6 +282,7 @@ def beside(
     out = {('paper', ', '.join(columns)):theirs} # not one of their cells is known
     for b in ours:
         for h in b.said: out[b.heading, h] = [b.said.at[n, h] if n in b.said.index else NOT_RUN for n in names]
+    if not ours: out['ours', ''] = [NOT_RUN]*len(names)
     return pd.DataFrame(out, index=names)
 
 

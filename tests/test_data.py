@@ -1,5 +1,5 @@
 "Data: every batch from its step, every file used rightly or refused aloud."
-import json, shutil, subprocess, sys
+import io, json, shutil, subprocess, sys
 from pathlib import Path
 
 import numpy as np, pytest, torch
@@ -157,6 +157,28 @@ def test_as_batch():
                             (u8/0.*0, ValueError, 'nan'), (u8[:, :1], ValueError, 'repeat'),
                             (u8.numpy(), TypeError, 'ndarray')]:
         with pytest.raises(kind, match=says): as_batch(bad, 24)
+
+@pytest.mark.parametrize('transform', ['weak', 'strong', 'default'])
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'grey', 'turned', 'tiny', 'large'])
+def test_the_quick_way_is_pillows_up_to_a_level_or_two(transform, kind):
+    from skimage.data import coffee
+    img,f = Image.fromarray(coffee()[:300, :420]),io.BytesIO()
+    if kind=='grey': img = img.convert('L')
+    if kind in ('tiny', 'large'): img = img.resize((30, 21) if kind=='tiny' else (1680, 1200), Image.BICUBIC)
+    exif = Image.Exif(); exif[0x0112] = 6
+    img.save(f, 'PNG' if kind=='PNG' else 'JPEG', quality=92, **(dict(exif=exif) if kind=='turned' else {}))
+    for u in np.random.default_rng(4).random((12, N_UNIFORM)):
+        ours,exact = quick_square(f.getvalue(), 96, transform, u),square(decode(f.getvalue()), 96, transform, u)
+        d = (ours.int()-exact.int()).abs().float()
+        assert ours.shape==(3, 96, 96) and ours.dtype==torch.uint8
+        assert d.mean()<2.5 if kind=='large' else d.max()<=2 and d.mean()<.1
+
+def test_files_give_batches_with_channels_last(shop):
+    s = folder(shop)
+    for transform in TRANSFORMS:
+        x = s.batch([0, 4, 2], 20, transform, np.random.default_rng(0).random((3, N_UNIFORM)))
+        assert x.shape==(3, 3, 20, 20) and x.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(s.batch([4, 2], 20), torch.stack([square(s.read(i), 20) for i in (4, 2)]))
 
 # ---- batches
 

@@ -280,3 +280,35 @@ def test_the_parameters_know_every_named_set():
         assert parameters.anchored(dict(data=name))['data'].startswith(name.split(':')[0])
         parameters.PARAMETERS['data'].check('data', name)
     with pytest.raises(ValueError, match='folder:PATH, wds:URLS'): parameters.PARAMETERS['data'].check('data', 'wds:')
+
+# ---- collections with annotations
+
+def held(monkeypatch, name, n):
+    from iutok import data
+    monkeypatch.setitem(data.COLLECTIONS, name, data.COLLECTIONS[name]._replace(held=n))
+
+@pytest.mark.parametrize('place', ['l/annotations', 'annotations'])
+def test_laion_is_divided_and_described_as_its_annotations_say(tmp_path, monkeypatch, capsys, place):
+    held(monkeypatch, 'laion_aesthetics', 2)
+    names = [f'{i:03}.jpg' for i in (3, 1, 4, 0, 2, 9)]
+    root = tree(tmp_path/'l', names[:5]+['unnamed.jpg'])
+    (tmp_path/place).mkdir()
+    rows = [f'{n}\ta\tcup  of {i}\t6.6\thttps://x/{i}' for i,n in enumerate(names)]
+    (tmp_path/place/'l.tsv').write_text('\n'.join(rows)+'\n')
+    train,test = sets('laion_aesthetics', root, tmp_path/'cache')
+    assert train.files==names[:4] and test.files==names[4:5] and test.captions==['a cup of 4']
+    assert '1 of 6 images that the annotations name are not here' in capsys.readouterr().out
+    (tmp_path/place/'l.tsv').write_text('003.jpg a cup\n')
+    with pytest.raises(ValueError, match='wants filename, caption, score and url between tabs, got 003.jpg a cup'):
+        load_images('laion_aesthetics', 'train', root, tmp_path/'cache')
+
+def test_sa_med2d_has_the_order_of_its_annotations(tmp_path, monkeypatch, capsys):
+    held(monkeypatch, 'sa_med2d', 3)
+    names = [f'{c}.png' for c in 'hdbfaceg']
+    root = tree(tmp_path/'images', names)
+    assert load_images('sa_med2d', 'test', root, tmp_path/'c').files==['a.png', 'c.png', 'e.png'] # by path
+    assert 'other images are held out than in the paper' in capsys.readouterr().out
+    (tmp_path/'annotations').mkdir()
+    (tmp_path/'annotations'/'SAMed2D_v1.json').write_text(str({f'images/{n}':[] for n in names}).replace("'", '"'))
+    train,test = sets('sa_med2d', root, tmp_path/'c')
+    assert test.files==['h.png', 'b.png', 'a.png'] and train.files==['d.png', 'f.png', 'c.png', 'e.png', 'g.png']

@@ -154,3 +154,40 @@ def test_a_tokenizer_that_keeps_means_is_as_good_as_means():
     s = transfer_scores(tok, u8)
     assert s['psnr']==pytest.approx(s['means_psnr'], abs=1e-3) and s['ssim']==pytest.approx(s['means_ssim'], abs=1e-4)
     assert (s['usage'], s['perplexity'])==pytest.approx((1, 6))
+
+def test_budget_rows_join_a_network_with_its_scores():
+    from iutok.questions import budget_rows
+    runs = load_json(RESULTS/'table1_mini'/'runs.json')
+    df = budget_rows([runs])
+    assert len(df)==39 and df.gfd.notna().all() and set(df.order)=={'raster'} and set(df.group)=={'fashion, mini'}
+    one = df[df.run=='fsq-s0-ar-large-s0'].iloc[0]
+    assert one.tokenizer=='FSQ' and one.flops==6*937_856*500*96*64 and one.ppl==pytest.approx(11.3358, abs=1e-3)
+    scores = next(r for r in runs if r['run']=='fsq-s0-scores')
+    assert one.gap==pytest.approx(one.gfd-scores['metrics']['rfd'])
+    alone = budget_rows([[r for r in runs if r['notebook']=='train_ar'], [scores, *runs]])
+    assert len(alone)==39 and alone[alone.run==one.run].gfd.item()==one.gfd # what was scored later wins
+    with pytest.raises(ValueError, match='record of fsq-s0-ar-large-s0 is missing'): budget_rows([[scores]])
+
+def test_a_small_network_learns_and_is_the_same_twice():
+    from iutok.proposals import AR
+    from iutok.questions import fit_small
+    y = torch.arange(120)%3
+    def losses():
+        torch.manual_seed(0)
+        return fit_small(AR(9, 3, 16, layers=1, width=16, heads=1), (y*2)[:, None].expand(120, 16), y, 60, 32, .02)
+    a = losses()
+    assert len(a)==60 and a[-1]<a[0]/3 and a==losses()
+
+def test_learned_codes_start_alike():
+    from iutok.quantizers import VQ, quantizer_of
+    from iutok.questions import start_alike
+    torch.manual_seed(0)
+    z = torch.randn(1, 3, 200, 1)
+    want = VQ(16, 3, init='kmeans')
+    want(z)
+    for kind in ('cvq', 'simvq', 'ibq'):
+        q = quantizer_of(kind, 16, 3)
+        start_alike(q, z)
+        torch.testing.assert_close(q.codebook.detach(), want.codebook.detach())
+    q = quantizer_of('lfq', 8)
+    start_alike(q, z) # has nothing to start
