@@ -1,5 +1,5 @@
 "Metrics: closed forms, torch-fidelity's own command, scipy and scikit-image as judges."
-import math, urllib.error
+import copy, math, urllib.error
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 import iutok.metrics.features as features
 from iutok.files import asset
-from iutok.data import load_images
+from iutok.data import load_images, sequential
 from iutok.metrics import FeatureStats, frechet_distance, kernel_distance, lpips, precision_recall
 from iutok.metrics.features import *
 from iutok.metrics.pixels import *
@@ -646,3 +646,44 @@ def test_probe_refuses(change, says):
     args = dict(train=torch.zeros(4, 3), train_labels=torch.zeros(4).long(), test=torch.zeros(4, 3),
                 test_labels=torch.zeros(4).long())
     with pytest.raises(ValueError, match=says): linear_probe(**args | change)
+
+# ---- the paper's probe
+
+def test_lars_by_hand():
+    g = torch.Generator().manual_seed(0)
+    w,b = torch.nn.Parameter(torch.randn(3, 4, generator=g)),torch.nn.Parameter(torch.randn(3, generator=g))
+    opt = LARS([w, b], lr=1.6)
+    want,m = [w.detach().clone(), b.detach().clone()],[torch.zeros(3, 4), torch.zeros(3)]
+    for step in range(4):
+        grads = [torch.randn(3, 4, generator=g)*10**step, torch.randn(3, generator=g)]
+        w.grad,b.grad = (x.clone() for x in grads)
+        opt.param_groups[0]['lr'] = 1.6/(step+1)
+        opt.step()
+        scaled = grads[0]*.001*want[0].norm()/grads[0].norm(),grads[1]
+        m = [.9*k+s for k,s in zip(m, scaled)]
+        want = [p-1.6/(step+1)*k for p,k in zip(want, m)]
+        assert torch.allclose(w, want[0], rtol=1e-5) and torch.allclose(b, want[1], rtol=1e-5)
+    still = torch.nn.Parameter(torch.zeros(2, 2)) # no length: a plain step
+    still.grad = torch.ones(2, 2)
+    LARS([still], lr=.5).step()
+    assert torch.equal(still, torch.full((2, 2), -.5))
+
+def test_papers_probe_reads_what_is_there(test):
+    few,held = test.take(600),test.subset(range(600, 900))
+    known = {b.u8[i].numpy().tobytes():int(b.y[i]) for im in (few, held) for b in sequential(im, 32, 300)
+             for i in range(len(b.y))}
+    def told(u8): # an encoder that knows the class
+        y = torch.tensor([known[u.numpy().tobytes()] for u in u8])
+        return F.one_hot(y, 10).float()[:, :, None, None].expand(-1, -1, 2, 2)
+    def probe(encode, **kw): return paper_probe(encode, few, held, 32, transform='none', batch_size=64, **kw)
+    s = probe(told, steps=200, lr=3.)
+    assert s.top1 == s.top5 == 1 and s.loss < 2 and probe(told, steps=5) == probe(told, steps=5)
+    other = copy.copy(held)
+    other.classes = ['x']
+    nothing = probe(lambda u8: torch.ones(len(u8), 3, 2, 2), steps=5)
+    assert nothing.top1 < .25 and nothing.loss > 2
+    assert paper_probe(lambda u8: u8[:, :, ::8, ::8].float(), few, held, 32, 3, 50).top5 >= .3 # augmented
+    for change,says in ((dict(encode=lambda u8: u8.flatten(1)), r'\(B, C, h, w\)'), (dict(steps=0), 'steps'),
+                        (dict(test=other), 'other classes')):
+        call = dict(encode=told, train=few, test=held, size=32, batch_size=64) | change
+        with pytest.raises(ValueError, match=says): paper_probe(**call)

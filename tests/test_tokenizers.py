@@ -172,7 +172,7 @@ def test_a_grid_that_is_no_count_is_refused(grid):
 def test_every_shipped_tokenizer_is_what_its_record_says():
     from iutok.pretrained import records_of,shipped
     from iutok.proposals import load_proposal
-    assert {'quick/vqgan', 'quick/fsq', 'quick/vqkd-effnet', 'quick/cluster-effnet'}<={*shipped()}
+    assert {'quick/vqgan', 'quick/fsq', 'quick/vqkd-effnet', 'quick/cluster-effnet', 'emoji-quick/fsq'}<={*shipped()}
     for name in shipped():
         tok = Tokenizer.from_pretrained(name)
         records = records_of(tok.source)
@@ -180,8 +180,8 @@ def test_every_shipped_tokenizer_is_what_its_record_says():
         x = load_images(tok.about['data'], 'test').take(300).batch(range(300), tok.image_size)
         ids = tok.encode(x)
         psnr = (-10*(tok.decode(ids)-x/255).square().mean((1, 2, 3)).log10()).mean()
-        assert abs(psnr-made['evaluate']['metrics']['psnr'])<1, name
-        assert {p.dtype for p in tok.parameters()}<={torch.float32} and made['evaluate']['git']['dirty'] is False
+        if 'evaluate' in made: assert abs(psnr-made['evaluate']['metrics']['psnr'])<1, name
+        assert {p.dtype for p in tok.parameters()}<={torch.float32} and not any(r['git']['dirty'] for r in records)
         if 'train_ar' in made:
             net = load_proposal(name, tok)
             with torch.no_grad(): nats = net.loss(ids.flatten(1), load_images(tok.about['data'], 'test').labels[:300])

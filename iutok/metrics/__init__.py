@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Features', 'FeatureStats', 'frechet_distance', 'PRDC', 'inception_score', 'kernel_distance', 'precision_recall',
-           'Extractor', 'get_extractor', 'Protocol', 'lpips', 'psnr', 'ssim', 'linear_probe', 'entropy', 'perplexity',
-           'usage']
+           'Extractor', 'get_extractor', 'Protocol', 'lpips', 'psnr', 'ssim', 'linear_probe', 'paper_probe', 'entropy',
+           'perplexity', 'usage']
 
 # %% ../../nbs/79_metrics.__init__.ipynb #123137d1
 from .statistics import Features,FeatureStats,frechet_distance
@@ -13,10 +13,10 @@ from .sets import PRDC,inception_score,kernel_distance,precision_recall
 from .features import Extractor,get_extractor
 from .scores import Protocol
 from .pixels import lpips,psnr,ssim
-from .probe import linear_probe
+from .probe import linear_probe,paper_probe
 from ..quantizers.health import codebook_entropy as entropy,codebook_perplexity as perplexity,usage
 
 # %% ../../nbs/79_metrics.__init__.ipynb #c58983c6
 _all_ = ['Features', 'FeatureStats', 'frechet_distance', 'PRDC', 'inception_score', 'kernel_distance',
          'precision_recall', 'Extractor', 'get_extractor', 'Protocol', 'lpips', 'psnr', 'ssim', 'linear_probe',
-         'entropy', 'perplexity', 'usage']
+         'paper_probe', 'entropy', 'perplexity', 'usage']
