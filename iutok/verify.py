@@ -24,8 +24,8 @@ def find_record(
     m = re.fullmatch(r'(.+\.json):([^/]+)', what)
     if not m:
         r = read_record(what)
-        beside = Path(r['folder']).parent
-        return r,{f.parent.name:read_record(f) for f in sorted(beside.glob('*/record.json'))}
+        beside = {f.parent.name:read_record(f) for f in sorted(Path(r['folder']).parent.glob('*/record.json'))}
+        return r,_named_by(r) | beside
     file = find_path(m[1])
     known = {}
     for f in (file, file.with_name('runs.json')): # records.json holds the rows, runs.json all that is behind them
@@ -34,6 +34,14 @@ def find_record(
     if m[2] in known: return known[m[2]],known
     near = get_close_matches(m[2], known, 3, .4) or list(known)[:3]
     raise ValueError(f"{short_path(file)} holds no run '{m[2]}'; there are {', '.join(near)}.")
+
+def _named_by(record): # runs that the parameters name, wherever they are, and what these are built on
+    out = {}
+    for v in (v for k in PATHS for v in np.ravel(record['params'].get(k) or [])):
+        try: r = read_record(str(v))
+        except ValueError: continue
+        out |= _named_by(r) | {r['run']:r}
+    return out
 
 def chain(
     record:dict, # of a run

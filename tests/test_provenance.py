@@ -82,3 +82,37 @@ def test_bold_in_the_committed_tables():
     assert not any(b.significant for b in best_cells(one).values())
     borrowed = best_cells(one, spread=ROWS)
     assert borrowed['probe_grid'].significant and not borrowed['gfd_small'].significant
+
+# --- protocols
+
+FULL = dict(extractor='fashion-cnn', weights='w', resize='none', pixels='32x32', reference='fashion test',
+            n_reference=9,
+            n_images=9, crop='centre', value_range='bytes', rounding='truncated', classes='3 classes of 3',
+            sampler='top_k 0', guidance=1.)
+
+@pytest.mark.parametrize('field', FULL)
+def test_any_field_that_differs_makes_it_another_protocol_and_is_named(field):
+    from iutok.metrics.scores import Scores,one_column
+    a,b = Protocol(**FULL),Protocol(**FULL | {field:'other'})
+    assert a.hash!=b.hash and Protocol(**FULL).hash==a.hash and Protocol.read(a.record)==a
+    x,y = (Scores(v, None, None, p) for v,p in ((2., a), (1., b)))
+    for call in (lambda: x-y, lambda: x<y, lambda: x>y, lambda: x.minus(y)):
+        with pytest.raises(ValueError, match=f'{field} is .* here and .* there'): call()
+    with pytest.raises(ValueError, match=f'^b and a cannot stand in one column: .*{field} is other here'):
+        one_column(dict(a=x, b=y))
+    assert one_column(dict(a=x, c=x))==dict(a=2., c=2.) and x-x==0
+
+def test_what_is_not_recorded_equals_only_the_same():
+    few = {k:v for k,v in FULL.items() if k not in ('guidance', 'crop')}
+    old,new = Protocol(**few),Protocol(**FULL)
+    assert old==Protocol.read(few | dict(fd='FD-fashion')) and old!=new and old.frozen==new.frozen
+    assert old.hash==Protocol(**few | dict(crop=UNKNOWN)).hash!=new.hash
+
+def test_jpeg_changes_pixels_and_nothing_else():
+    import torch
+    from iutok.protocols import through_jpeg
+    u8 = torch.randint(0, 256, (3, 3, 16, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    a,b = through_jpeg(u8, 95),through_jpeg(u8, 20)
+    err = [(x.float()-u8.float()).abs().mean() for x in (a, b)]
+    assert a.shape==u8.shape and a.dtype==torch.uint8 and 0<err[0]<err[1]
+    with pytest.raises(ValueError, match='quality'): through_jpeg(u8, 0)

@@ -75,7 +75,7 @@ def test_the_build_can_be_named(tmp_path, word, n):
 
 # --- scripts that set up by themselves -------------------------------------------------------------------------------
 
-SCRIPTS = ('run', 'reproduce', 'collect')
+SCRIPTS = ('run', 'reproduce', 'collect', 'verify')
 WORDS = ('train', 'name=two words', '$HOME', 'a"b\'c', '')
 
 @pytest.mark.parametrize('script', SCRIPTS)
