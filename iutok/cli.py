@@ -9,7 +9,7 @@ __all__ = ['TOKENIZER', 'CLONE', 'COMMANDS', 'encode', 'decode', 'tokenize', 'sa
 # %% ../nbs/91_cli.ipynb #ae1f971d
 import json,os,subprocess,sys
 from pathlib import Path
-from fastcore.script import Param,anno_parser
+from fastcore.script import anno_parser
 from .files import atomic,here,project_root,save_json
 from .pretrained import shipped
 
@@ -30,7 +30,7 @@ def _encoded(tok, images, what='encoded'): # (N, h, w), a few at a time
     return torch.cat(out)
 
 def encode(
-    images:Param('pictures to encode', str, nargs='+', opt=False), # paths
+    images:str,                    # pictures to encode
     tokenizer:str=TOKENIZER,       # a shipped name, a folder, or OWNER/NAME on the Hugging Face hub
     out:str='codes.safetensors',   # file for the codes: ids (N, h, w)
     picture:str=None,              # file for a picture: codes above what they decode to
@@ -82,7 +82,7 @@ def tokenize(
     split:str='train',       # train or test
     tokenizer:str=TOKENIZER, # a shipped name, a folder, or OWNER/NAME on the Hugging Face hub
     views:str='none',        # none, flip, ten_crop or emoji:V: which views of an image are stored
-    data_root:str=None,      # folder of a collection
+    root:str=None,           # folder of a collection
     out:str='tokens',        # folder for the shards; an interrupted call goes on where it stopped
 ):
     "Encode a data set once, into shards that training reads."
@@ -90,7 +90,7 @@ def tokenize(
     from iutok.pretrained import Tokenizer
     from iutok.proposals.tokens import shards_of
     tok = Tokenizer.from_pretrained(tokenizer)
-    images = load_images(data, split, root=data_root)
+    images = load_images(data, split, root=root)
     total,plain = len(images),tok.encode
     done = [0]
     def encode_some(u8):
@@ -110,7 +110,8 @@ def _asked(net, names, classes, prompts): # -> what the network is conditioned o
     if isinstance(net, T2I):
         from iutok.text import load_token_tower
         if not prompts: raise ValueError('This network draws sentences; say --prompts "a cat face|a red car".')
-        return net.condition(load_token_tower(net.tower), prompts.split('|'))
+        tower = load_token_tower(net.tower.rpartition('-')[0]) # behind the name is the hash of its weights
+        return net.condition(tower, prompts.split('|'))
     words = [str(i) for i in range(len(names))] if classes=='all' else classes.split(',')
     wrong = [w for w in words if w not in names and not (w.isdecimal() and int(w)<len(names))]
     if wrong:
@@ -146,14 +147,15 @@ def sample(
 def evaluate(
     tokenizer:str=TOKENIZER, # a shipped name, a folder, or OWNER/NAME on the Hugging Face hub
     data:str='fashion',      # fashion, emoji, folder:PATH, ...
-    data_root:str=None,      # folder of a collection
+    root:str=None,           # folder of a collection
     extractor:str=None,      # fashion, emoji, lite2 or inception, whose features are compared; left out: as the data
-    n_train:int=10000,       # training images, for the probe and the floor
-    n_held:int=2500,         # held-out images that are scored
+    train:int=10000,         # training images, for the probe and the floor
+    held:int=2500,           # held-out images that are scored
     out:str='scores.json',   # file for scores and protocol
 ):
     "Score a tokenizer, and the network beside it where there is one, on held-out images."
     from tempfile import TemporaryDirectory
+    from iutok.checks import check_count
     from iutok.data import load_images
     from iutok.evaluation import score_samples,score_tokenizer
     from iutok.metrics.features import get_extractor
@@ -161,8 +163,9 @@ def evaluate(
     from iutok.proposals import AR,load_proposal
     from iutok.proposals.ar import ppl
     tok = Tokenizer.from_pretrained(tokenizer)
-    train,held = (load_images(data, s, root=data_root) for s in ('train', 'test'))
-    train,held = train.take(min(n_train, len(train))),held.take(min(n_held, len(held)))
+    sets = dict(train=check_count('train', train), test=check_count('held', held))
+    sets = {s:load_images(data, s, root=root).take(n) for s,n in sets.items()}
+    train,held = sets.values()
     judge = get_extractor(extractor or (data if data in ('fashion', 'emoji') else 'lite2'))
     with TemporaryDirectory() as cache:
         row,protocol = score_tokenizer(tok, train, held, judge, cache)
@@ -175,7 +178,7 @@ def evaluate(
     print(f'scores and protocol: {out}')
 
 def doctor(
-    images:Param('pictures; none: the data set', str, nargs='*', opt=False), # paths
+    images:str,              # pictures; none: the data set
     tokenizer:str=TOKENIZER, # a shipped name, a folder, or OWNER/NAME on the Hugging Face hub
     data:str='fashion',      # data set whose held-out images are looked at where no pictures are named
     n:int=500,               # how many of them
@@ -214,6 +217,7 @@ def in_clone(
 
 # %% ../nbs/91_cli.ipynb #9380a168
 COMMANDS = dict(encode=encode, decode=decode, tokenize=tokenize, sample=sample, evaluate=evaluate, doctor=doctor)
+_MANY = dict(encode='+', doctor='*') # how many pictures
 _ABOUT = dict(train='Train a tokenizer, decoder or network: iutok train vqgan steps=100.',
               reproduce='Make the table, run by run, and hold it against the committed one.',
               verify='Run a recorded run again and hold its numbers against the record.',
@@ -235,6 +239,9 @@ def parser(
 ):
     "The command's options, read off its signature. Errors are ValueErrors."
     p = anno_parser(COMMANDS[command], prog=f'iutok {command}')
+    p.allow_abbrev = False
+    for a in p._actions:
+        if a.dest=='images': a.nargs = _MANY[command]
     def refuse(message): raise ValueError(f'{message}; iutok {command} --help lists what there is')
     p.error = refuse
     return p

@@ -135,7 +135,7 @@ def in_words(
 )->str: # markdown, a line per teacher and null
     "What a sceptic reads from the shares."
     def part(r):
-        scores = f"{r['teacher_score']:.3g} against {r['pixels']:.3g}"
+        scores = f"{r['teacher_score']:.4g} against {r['pixels']:.4g}"
         if not math.isfinite(r['share']): return f"{r['measure']}: no gain over {r['baseline']} ({scores})"
         return f"{r['measure']}: of the gain over {r['baseline']} ({scores}), {say_share(r)} is left"
     groups = df.groupby(['tokenizer', 'null'], sort=False) if len(df) else []

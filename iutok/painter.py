@@ -127,8 +127,10 @@ def palette(
         p.brush = code
         show()
     def one(code, patch):
+        dark = token_colours(torch.tensor([[[code]]])).mean()<.55
         b = w.Button(description=str(code), tooltip=f'paint with code {code}',
-                     layout=w.Layout(width='52px', height='24px', padding='0'), style=dict(button_color=colour(code)))
+                     layout=w.Layout(width='52px', height='24px', padding='0'),
+                     style=dict(button_color=colour(code), text_color='#fff' if dark else '#000'))
         b.on_click(lambda _: take(code))
         img = png(image_grid(patch[None], 1, max(1, 48//patch.shape[-1])))
         return w.VBox([w.Image(value=img, format='png', width=48, height=48), b])

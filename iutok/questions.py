@@ -107,6 +107,7 @@ def which_predicts(
     if df.group.nunique()!=1:
         raise ValueError(f"Rows of several groups: {', '.join(df.group.unique())}. Take one.")
     good = {k:s*df[k] for k,(_,s) in names.items() if df[k].notna().all() and df[k].nunique()>1}
+    if not good: return pd.DataFrame(columns=['number', 'tau', 'low', 'high', 'spearman', 'best'])
     w,once,y = group_draws(df.tokenizer, draws, seed),np.ones((1, len(df))),-df[target]
     drawn = np.stack([taus(x, y, w) for x in good.values()])
     best = np.nan_to_num(drawn, nan=-1)

@@ -6,7 +6,7 @@
 __all__ = ['WIDEST', 'shrunk', 'picture', 'plain_maths', 'prose', 'Page', 'shown', 'where_from', 'with_sources', 'notes',
            'section', 'pages_of', 'short_name', 'write_report']
 
-# %% ../nbs/89_report.ipynb #a94db112
+# %% ../nbs/89_report.ipynb #8882f513
 import base64,html,json,re
 from dataclasses import dataclass,field
 from io import BytesIO
@@ -18,7 +18,7 @@ from .plan import Choice,artefacts
 from .provenance import source_of
 from .tables import committed
 
-# %% ../nbs/89_report.ipynb #32030fc2
+# %% ../nbs/89_report.ipynb #5cf94ded
 WIDEST = 1400 # pixels; a phone shows 400, a desktop 1,000
 
 def shrunk(
@@ -49,7 +49,7 @@ def picture(
     return (f'<img loading="lazy" alt="{html.escape(alt, quote=True)}" style="width:{min(width, WIDEST)}px" '
             f'src="data:{kind};base64,{base64.b64encode(small).decode()}">')
 
-# %% ../nbs/89_report.ipynb #61069a4c
+# %% ../nbs/89_report.ipynb #53cc9198
 _TEX = {r'\\cdot':'·', r'\\times':'×', r'\\pm':'±', r'\\infty':'∞', r'\\log':'log', r'\\ln':'ln', r'\\lambda':'λ',
         r'\\tau':'τ', r'\\rho':'ρ', r'\\,|\\;|\\quad':' ',
         r'\\(?:text|mathrm|mathcal|mathbf|operatorname)\{([^}]*)\}':r'\1',
@@ -80,7 +80,7 @@ def prose(
         return m[0] if m[1].startswith(('http', '#')) else m[2]
     return re.sub(r'<a href="([^"]*)">(.*?)</a>', link, out, flags=re.S)
 
-# %% ../nbs/89_report.ipynb #a2ba64bb
+# %% ../nbs/89_report.ipynb #f60708c0
 @dataclass
 class Page:
     "A table or figure, as it was executed."
@@ -100,6 +100,10 @@ class Page:
     def shows(self)->bool: # a table or a picture
         data = [o.get('data', {}) for c in self.notebook['cells'] for o in c.get('outputs', [])]
         return any({'image/png', 'text/html', 'text/markdown'} & d.keys() for d in data)
+
+    def names(self, row:str)->bool: # whether a table has such a row
+        shown = json.dumps([c.get('outputs', []) for c in self.notebook['cells']], ensure_ascii=False)
+        return f'>{row}<' in shown
 
 def _source(cell): return ''.join(cell['source'])
 def _joined(v): return ''.join(v) if isinstance(v, list) else v
@@ -122,7 +126,7 @@ def shown(
     if re.fullmatch(r"'.*'|\".*\"", said, re.S): return f'<p class="said">{html.escape(said[1:-1])}</p>'
     return ''
 
-# %% ../nbs/89_report.ipynb #708563c5
+# %% ../nbs/89_report.ipynb #d281ee27
 def where_from(
     records:list[dict], # of the runs behind a page
 )->dict[str,str]:       # name of a row -> its runs, commits and machines
@@ -139,10 +143,10 @@ def with_sources(
     "Rows of tables that are named so tell their runs on hover."
     def row(m):
         said = rows.get(html.unescape(re.sub('<[^>]*>', '', m[2])).strip())
-        return f'{m[1]} title="{html.escape(said, quote=True)}" class="from">{m[2]}</th>' if said else m[0]
+        return f'{m[1]} title="{html.escape(said, quote=True)}">{m[2]}</th>' if said else m[0]
     return re.sub(r'(<th(?: [^>]*)?)>([^<]*)</th>', row, page)
 
-# %% ../nbs/89_report.ipynb #6fc0b8d6
+# %% ../nbs/89_report.ipynb #45829409
 def notes(
     page:Page,
 )->str:
@@ -177,7 +181,7 @@ def section(
     head = f'<h2>{html.escape(title)}</h2><div class="question">{prose(question, names)}</div>'
     return f'<section id="{page.name}">{head}{body}{notes(page)}</section>'
 
-# %% ../nbs/89_report.ipynb #a58e3276
+# %% ../nbs/89_report.ipynb #67e73bae
 def _behind(folder, name): # records of the runs that a page of a set used
     used = load_json(folder/name/'record.json')['uses'].values()
     paths = [folder/u['run']/'record.json' for u in used]
@@ -193,9 +197,10 @@ def pages_of(
         made = (run/'record.json').exists() and (run/'notebook.ipynb').exists()
         path = run/'notebook.ipynb' if made else root/'nbs'/f'{name}.ipynb'
         if not path.exists(): continue
-        if made: records = _behind(choice.folder, name)
-        else: records = [r for w in WORLDS for r in committed(name, 'mini', w)]
-        out.append(Page(name, json.loads(path.read_text()), made, records))
+        page = Page(name, json.loads(path.read_text()), made)
+        if made: page.records = _behind(choice.folder, name)
+        else: page.records = [r for w in WORLDS for r in committed(name, 'mini', w) if page.names(label(r))]
+        out.append(page)
     return out
 
 _STYLE = '''
@@ -215,12 +220,14 @@ section+section{border-top:1px solid var(--line);margin-top:2.4em}
 .wide{overflow-x:auto;margin:1em 0} table{border-collapse:collapse;font-size:.86em;font-variant-numeric:tabular-nums}
 table,td,th{border:0}
 td,th{padding:.3em .7em;text-align:right;border-bottom:1px solid var(--line);vertical-align:top;white-space:nowrap}
-tbody th,td:first-child{text-align:left} thead th{color:var(--soft);font-weight:600}
+section tbody th,td:first-child{text-align:left} thead th{color:var(--soft);font-weight:600}
 .wide tbody th:first-child{position:sticky;left:0;background:var(--paper)}
-th.from{cursor:help;text-decoration:underline dotted var(--soft);text-underline-offset:3px}
-td[title]{cursor:help} figure{margin:1em 0;overflow-x:auto} img{max-width:100%;height:auto;display:block}
+th[title]{cursor:help;text-decoration:underline dotted var(--soft);text-underline-offset:3px}
+section .linked tbody th{text-align:left} td[title]{cursor:help}
+details{font-size:.86em;color:var(--soft);margin:.5em 0} figure{margin:1em 0;overflow-x:auto}
+img{max-width:100%;height:auto;display:block}
 p,li,h1,h2,h3,h4,summary{overflow-wrap:anywhere}
-.said,.note,.about{font-size:.86em;color:var(--soft)} code{font-size:.92em;
+.said,p.note,.about{font-size:.86em;color:var(--soft)} code{font-size:.92em;
 background:var(--wash);padding:.1em .3em;border-radius:3px} pre{overflow-x:auto;background:var(--wash);padding:.7em}
 blockquote{margin:1em 0;padding-left:1em;border-left:3px solid var(--line);overflow-x:auto}
 @media (max-width:600px){body{font-size:15px;padding:0 .8em 3em} h1{font-size:1.5em} h2{font-size:1.25em}

@@ -10,11 +10,15 @@ def wheel(tmp_path_factory):
     import shutil
     d = tmp_path_factory.mktemp('wheel')
     src = d/'src'; src.mkdir()
-    for n in ('iutok','setup.py','settings.ini','pyproject.toml','README.md','LICENSE'):
+    for n in ('iutok','setup.py','settings.ini','pyproject.toml','MANIFEST.in','README.md','CHANGELOG.md','LICENSE',
+              'CITATION.cff'):
         (shutil.copytree if (ROOT/n).is_dir() else shutil.copy)(ROOT/n, src/n)
-    r = subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', str(d),
-                        str(src)], capture_output=True, text=True)
-    assert r.returncode==0, r.stderr[-2000:]
+    # the wheel is made of the sdist, so that what is missing there is missed
+    def call(*words):
+        r = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, cwd=src)
+        assert r.returncode==0, r.stderr[-2000:]
+    call('setup.py', '-q', 'sdist', '-d', d)
+    call('-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', d, next(d.glob('*.tar.gz')))
     return next(d.glob('*.whl'))
 
 def test_wheel_is_whole(wheel):
@@ -22,7 +26,14 @@ def test_wheel_is_whole(wheel):
     for p in (ROOT/'iutok').rglob('*'):
         if p.suffix in ('.py','.safetensors','.json','.xz','.zip','.txt') and '__pycache__' not in p.parts:
             assert p.relative_to(ROOT).as_posix() in names, p.name
-    assert {'iutok/assets/emoji.zip', 'iutok/assets/emoji.LICENSE.txt'}<={*names}
+    assert {'iutok/assets/emoji.zip', 'iutok/assets/emoji.LICENSE.txt', 'iutok/assets/LICENCES.txt',
+            'iutok/py.typed', 'iutok/assets/pretrained/quick/vqkd-effnet/README.md'}<={*names}
+    licences = {Path(n).name for n in names if '.dist-info/' in n}
+    assert {'LICENSE', 'emoji.LICENSE.txt', 'fashion.LICENSE.txt', 'LICENCES.txt'}<=licences
+    inside = zipfile.ZipFile(wheel)
+    meta = inside.read(next(n for n in names if n.endswith('METADATA'))).decode()
+    extras = 'dev', 'bench', 't2i', 'report', 'judges', 'teachers'
+    assert {f'Provides-Extra: {e}' for e in extras}<={*meta.splitlines()}
     assert wheel.stat().st_size<40e6
 
 @pytest.fixture(scope='module')
@@ -37,7 +48,7 @@ def away(site, tmp_path): # runs Python outside the clone, without its home, wit
     def run(*args):
         env = {'PYTHONPATH':str(site), 'PATH':'/usr/bin:/bin', 'HOME':str(tmp_path), 'HF_HUB_OFFLINE':'1',
                'OMP_NUM_THREADS':'1'}
-        r = subprocess.run([sys.executable, *args], cwd=tmp_path, env=env, capture_output=True, text=True)
+        r = subprocess.run([sys.executable, *map(str, args)], cwd=tmp_path, env=env, capture_output=True, text=True)
         assert r.returncode==0, r.stderr[-2000:]
         return r.stdout
     return run
@@ -64,6 +75,15 @@ x = tok.decode(ids)
 tok.show(ids).save('shown.png')
 print(tuple(ids.shape), tuple(x.shape), float(x.min())>=0, float(x.max())<=1)''')
     assert out.strip()=='(2, 8, 8) (2, 3, 32, 32) True True' and (tmp_path/'shown.png').exists()
+
+def test_the_command_works_away_from_the_clone(away, site, tmp_path):
+    from PIL import Image
+    for i in range(2): Image.new('RGB', (40+i, 30), 'navy').save(tmp_path/f'{i}.png')
+    iutok = site/'bin'/'iutok'
+    assert '2 pictures, 8x8 of 512 codes' in away(iutok, 'encode', '0.png', '1.png', '--picture', 'codes.png')
+    assert '4 images' in away(iutok, 'sample', '--classes', 'Bag', '--n', 4)
+    assert 'usage' in away(iutok, 'doctor', '--n', 60)
+    assert {p.name for p in tmp_path.iterdir()}>={'codes.safetensors', 'codes.png', 'samples.png'}
 
 def test_importing_the_package_brings_nothing_heavy():
     code = ('import sys, iutok\n'

@@ -36,7 +36,7 @@ f.onload = () => setTimeout(() => {{
     sections: all('section').map(s => [s.id, s.querySelectorAll('table').length, s.querySelectorAll('img').length]),
     broken: all('img').filter(i => !i.naturalWidth).length, named: all('img').every(i => i.alt),
     lost: all('nav a').filter(a => !d.getElementById(a.getAttribute('href').slice(1))).length,
-    from: all('th.from[title]').length, width: d.documentElement.scrollWidth}}), 3000)
+    from: all('th[title]').length, width: d.documentElement.scrollWidth}}), 3000)
 }}, 0)</script>"""
 
 @pytest.mark.skipif(not CHROMIUM, reason="Debian's chromium is not installed")
