@@ -7,7 +7,8 @@ addEventListener('DOMContentLoaded',()=>{
   localStorage.setItem('theme',root.dataset.theme);
  };
  $('#menu').onclick=()=>$('nav').classList.toggle('open');
- const here=$('nav a.here');if(here)here.scrollIntoView({block:'center'});
+ const nav=$('nav'),here=$('nav a.here');
+ if(here)nav.scrollTop=here.offsetTop-nav.clientHeight/2; // the page itself stays at its top
  const esc=t=>t.replace(/[&<>]/g,c=>({'&':'&amp;','<':'&lt;','>':'&gt;'}[c]));
  asked.oninput=()=>{
   const words=asked.value.toLowerCase().split(/\s+/).filter(Boolean);
