@@ -236,13 +236,6 @@ def test_unknown_override_is_refused_before_anything_runs(clone):
     r = reproduce(clone, 'train_ar.stepz=3', check=False)
     assert r.returncode!=0 and "did you mean 'steps'" in r.stderr
 
-def test_readme_lines_run(clone, done):
-    readme = (ROOT/'README.md').read_text()
-    code = re.search(r'```python\n(.*?from iutok\.tokenizers import Tokenizer.*?)```', readme, re.S)[1]
-    assert len([l for l in code.strip().splitlines() if l.strip()])<=7
-    (clone/'readme.py').write_text(code.replace('runs/quick/', 'runs/smoke/'))
-    call(clone, 'readme.py')
-
 def test_help_names_every_parameter_and_recipe(clone):
     from iutok.settings import RECIPES, parameter, takes
     out = call(clone, 'scripts/run', 'train_vqgan', '--help').stdout

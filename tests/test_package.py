@@ -1,7 +1,8 @@
 "The wheel that a user installs holds the modules and the data, and works away from the clone."
-import subprocess,sys,zipfile
+import re,subprocess,sys,zipfile
 from pathlib import Path
-import pytest
+import numpy as np, pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,6 +91,15 @@ def test_importing_the_package_brings_nothing_heavy():
             'print([m for m in ("torch", "numpy", "PIL") if m in sys.modules], "Tokenizer" in dir(iutok))')
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert out.strip()=='[] True'
+
+def test_the_readmes_five_lines_run_elsewhere(away, tmp_path):
+    code = re.search(r'```python\n(from iutok import Tokenizer.*?)```', (ROOT/'README.md').read_text(), re.S)[1]
+    assert len(code.strip().splitlines())==5
+    g = np.random.default_rng(0)
+    for name,size in (('a.png', (40, 60, 3)), ('b.jpg', (200, 90, 3))):
+        Image.fromarray(g.integers(0, 256, size, np.uint8)).save(tmp_path/name)
+    (tmp_path/'five.py').write_text(code+'print(tuple(ids.shape), tuple(images.shape))')
+    assert away('five.py').split()==['(2,', '8,', '8)', '(2,', '3,', '32,', '32)']
 
 def test_readme_is_the_index_page(tmp_path):
     subprocess.run([ROOT/'scripts'/'readme', tmp_path/'README.md'], check=True)
