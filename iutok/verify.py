@@ -132,7 +132,7 @@ def kind_of_machine(
 )->dict:         # what decides in which order and format sums are taken
     "The kind of machine a record was made on, as far as arithmetic goes."
     h,v = record.get('hardware', {}),record.get('versions', {})
-    return {k:h.get(k) for k in ('capability', 'native_bf16', 'threads', 'gpus')} | dict(
+    return {k:h.get(k) for k in ('cpu', 'capability', 'native_bf16', 'threads', 'gpus')} | dict(
         torch=v.get('torch'), arithmetic=record.get('arithmetic'))
 
 def spread_of(

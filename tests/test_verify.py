@@ -40,7 +40,7 @@ def test_machines_of_one_kind_repeat_themselves_and_others_are_draws():
     assert matches(compare(a, near)) and {c.says for c in compare(a, near)}=={'equal'}
     moved = changed(a, metrics=a['metrics'] | dict(rfd=a['metrics']['rfd']*1.05))
     assert not matches(compare(a, moved)) or [c.name for c in compare(a, moved) if c.says=='OUTSIDE']==['rfd']
-    for hw in (dict(native_bf16=False), dict(threads=2), dict(capability='AVX2')):
+    for hw in (dict(native_bf16=False), dict(threads=2), dict(capability='AVX2'), dict(cpu='another')):
         there = changed(moved, hardware=a['hardware'] | hw)
         assert kind_of_machine(there)!=kind_of_machine(a)
         cell = {c.name:c for c in compare(a, there, spread)}['rfd']
