@@ -52,7 +52,7 @@ def _portable(v): # absolute paths of the project become relative ones, in lists
     return short_path(v) if isinstance(v, str) and v.startswith('/') else v
 
 # %% ../nbs/40_runs.ipynb #cd387468
-@dataclass
+@dataclass(repr=False)
 class Run:
     "A notebook being executed: its parameters, its folder, and in the end its record."
     notebook:str                             # stem of the notebook, e.g. train_vqkd
@@ -105,6 +105,8 @@ class Run:
             print(f"The record of this run is {short_path(self.folder/'record.json')}; whatever else it made lies "
                   "beside it.")
         return r
+
+    def __repr__(self): return f'{self.notebook} in {short_path(self.folder)}' # a page keeps it: no path of a machine
 
     def _repr_markdown_(self):
         rows = '\n'.join(f'| {k} | {v} | {parameter(self.notebook, k).help} |' for k,v in self.params.items()
