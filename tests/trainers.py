@@ -21,10 +21,10 @@ from iutok.reconstruction import Discriminate,Reconstruct
 from iutok.tokenizers import Connector,Tokenizer
 from iutok.training import Objective,Phase,constant,warmup_cosine
 
-STEPS = 6
+STEPS,SIDE = 6,32
 IMAGES = load_images('fashion', 'test').take(40)
 SHARE = dict(seed=1, rank=rank(), world=world_size())
-PLAIN = lambda transform='none': Batches(IMAGES, 32, 8, transform, **SHARE)
+PLAIN = lambda transform='none': Batches(IMAGES, SIDE, 8, transform, **SHARE)
 FEATURES = lambda b: F.avg_pool2d(b.u8.float(), 8)/255-.5 # (B, 3, 4, 4), a teacher's stand-in
 TOKENS = torch.randint(0, 16, (40, 9), generator=torch.Generator().manual_seed(2))
 ADAM = lambda m: torch.optim.AdamW(m.parameters(), betas=(.9, .95))
@@ -34,7 +34,7 @@ def vqgan(calm=False, quantizer=lambda: VQ(16, 4, init='kmeans')): # GAN that st
     nets = dict(width=8, n_res=1, attention=False, refine=False)
     tok = Tokenizer(ConvEncoder(out_channels=8, mults=(1, 2), **nets), quantizer(),
                     ConvDecoder(in_channels=8, mults=(2, 1), **nets), Connector([8, 4]), Connector([4, 8]),
-                    image_size=32)
+                    image_size=SIDE)
     return pixels(tok, calm),PLAIN('strong')
 def cvqvae(calm=False): return vqgan(calm, lambda: CVQ(16, 4, sync=True))
 def fsq(calm=False): return vqgan(calm, lambda: FSQ([4, 4, 3, 3]))
@@ -49,7 +49,7 @@ def pixels(tok, calm, **kw):
 FIXED = dict(gain=None, g_weight=.5) # the adaptive weight is a process's own
 
 def vqkd(calm=False): # k-means start, codes that die and move, AdamW's groups
-    tok = vqkd_tokenizer(3, 32, 8, 16, 4, width=16, depth=1, heads=2)
+    tok = vqkd_tokenizer(3, SIDE, 8, 16, 4, width=16, depth=1, heads=2)
     return dict(kd=distil_phase(tok, FEATURES, STEPS)),PLAIN('strong')
 
 def cluster(calm=False):
@@ -57,7 +57,7 @@ def cluster(calm=False):
 
 def decoder(calm=False): # of frozen codes
     tok = vqgan()[0]['g'].module.tok
-    return pixels(tok, calm, tokens=tok.encode(IMAGES.batch(range(40), 32)), frozen=True),PLAIN()
+    return pixels(tok, calm, tokens=tok.encode(IMAGES.batch(range(40), SIDE)), frozen=True),PLAIN()
 
 SIZES = dict(layers=1, width=16, heads=2)
 def ar(calm=False): # dropout, dropped labels
@@ -77,8 +77,9 @@ def masked_t2i(): return t2i(kind='nar')
 def tokens_and(labels): return TokenBatches(TOKENS, torch.as_tensor(labels), 8, **SHARE)
 
 def teacher(objective, calm=False):
-    run = SimpleNamespace(width=16, depth=1, heads=2, image_size=32, patch=8, drop=0. if calm else .1, transform='strong',
-                          batch_size=8, steps=STEPS, seed=1, project=16 if objective=='captions' else 0)
+    run = SimpleNamespace(width=16, depth=1, heads=2, image_size=SIDE, patch=8, drop=0. if calm else .1,
+                          transform='strong', batch_size=8, steps=STEPS, seed=1,
+                          project=16 if objective=='captions' else 0)
     module,batches = pretraining(run, objective, IMAGES)
     return dict(teacher=Phase(module, ADAM(module), RATE)),batches
 def vit(calm=False): return teacher('labels', calm)
