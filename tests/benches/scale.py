@@ -1,6 +1,6 @@
 """What grows with the data: CPU time per row and peak memory of tokenising, clustering, statistics and the order of
-batches for 10,000, 100,000 and a million rows, of an index of shards, and of the code lookup as the codebook grows from
-1,024 to 262,144.
+batches for 10,000, 100,000 and a million rows, of an index of shards, of reading photographs, and of the code lookup as
+the codebook grows from 1,024 to 262,144.
 
 The peer is the work itself at a tenth of the size, each in a process of its own. Memory should stay as it is, and time
 should grow as the rows do: a ratio of 1. An index holds a name and a digest for every image, so it grows.
@@ -11,7 +11,7 @@ from _measure import child, peak_extra, row
 
 MORE = float(os.environ.get('IUTOK_SCALE', 1))
 SIZES = {k:[int(MORE*n) for n in (10_000, 100_000, 1_000_000)] for k in ('shards', 'kmeans', 'statistics', 'batches')}
-SIZES['index'] = [int(MORE*n) for n in (2_000, 20_000)]
+SIZES |= dict(index=[int(MORE*n) for n in (2_000, 20_000)], pictures=[int(MORE*n) for n in (40, 400)])
 LOOKUP = 1024, 16_384, 262_144 # codes
 FLOOR = 50. # MB; below it, what an allocator happens to keep decides
 
@@ -80,6 +80,21 @@ def index(folder): # looked over once: names, classes, digests
     from iutok.data import load_images
     return load_images(f'wds:{folder}/*.tar', cache=folder)
 
+def pictures(n): # one JPEG of ImageNet's usual size, cropped and resized to 256 pixels as training does
+    import io
+    import numpy as np, torch
+    from PIL import Image
+    from iutok.images import FolderSet
+    from iutok.pixels import N_UNIFORM
+    g = np.random.default_rng(0)
+    x = np.asarray(Image.fromarray(g.integers(0, 255, (47, 63, 3), 'uint8')).resize((500, 375), Image.BICUBIC))
+    f = io.BytesIO()
+    Image.fromarray((x+g.normal(0, 9, x.shape)).clip(0, 255).astype('uint8')).save(f, 'JPEG', quality=90)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, '0.jpg').write_bytes(f.getvalue())
+        one = FolderSet('pictures', 'train', Path(folder), ['0.jpg'], torch.zeros(1, dtype=torch.long), ['a'], [''])
+        for _ in range(n): one.batch([0], 256, 'strong', g.random((1, N_UNIFORM)))
+
 def lookup(k): # 1,024 latents among k codes
     import torch
     from iutok.quantizers.search import nearest_code
@@ -87,7 +102,8 @@ def lookup(k): # 1,024 latents among k codes
     z,e = torch.randn(1024, 16, generator=g),torch.randn(k, 16, generator=g)
     nearest_code(z, e)
 
-WORKS = dict(shards=shards, kmeans=kmeans, statistics=statistics, batches=batches, index=index, lookup=lookup)
+WORKS = dict(shards=shards, kmeans=kmeans, statistics=statistics, batches=batches, index=index,
+             pictures=pictures, lookup=lookup)
 
 def measured(name, n):
     "CPU seconds and peak memory of a work at one size."
@@ -97,7 +113,7 @@ def measured(name, n):
         of_index = name=='index'
         if of_index: tars(first, 100), tars(folder, n)
         f = WORKS[name]
-        f(first if of_index else min(n, 2000)) # imports, first calls
+        f(first if of_index else min(n, 2000 if n>2000 else 10)) # imports, first calls
         kept,spent = [],[]
         def work():
             began = time.process_time()
