@@ -282,7 +282,8 @@ def _step(p, call, batch, step, precision, clip, acc):
 PATIENCE = timedelta(minutes=10) # how long a process waits for the others
 
 def _alone(e): # whether an error says that another process is gone
-    return isinstance(e, getattr(torch.distributed, 'DistError', ())) or isinstance(e, RuntimeError) and 'gloo' in str(e)
+    of_nccl = isinstance(e, getattr(torch.distributed, 'DistError', ()))
+    return of_nccl or isinstance(e, RuntimeError) and 'gloo' in str(e)
 
 @contextmanager
 def _together():
