@@ -102,3 +102,32 @@ def test_a_chapter_ends_with_what_to_remember_and_with_exercises(page):
 def test_no_picture_is_stored_twice(page):
     for cell in json.loads(page.read_text())['cells']:
         for o in cell.get('outputs', []): assert not {'image/png', 'image/jpeg'} <= set(o.get('data', {}))
+
+def written(page): # all its Markdown
+    cells = json.loads(page.read_text())['cells']
+    return '\n'.join(''.join(c['source']) for c in cells if c['cell_type']=='markdown')
+
+def title(page): return re.search(r'^# (.+)$', written(page), re.M)[1].strip()
+
+@pytest.mark.parametrize('before, page, after', zip([None, *CHAPTERS], CHAPTERS, [*CHAPTERS[1:], None]),
+                         ids=[p.stem for p in CHAPTERS])
+def test_a_chapter_says_what_we_have_and_leads_to_its_neighbours(before, page, after):
+    last = ''.join(json.loads(page.read_text())['cells'][-1]['source'])
+    where = last.partition('**Where we are.** ')[2].partition('\n\n## Exercises')[0]
+    assert where
+    for word,other in (('Before', before), ('Next', after)):
+        if other is not None: assert f'**{word}:** [{title(other)}]({other.name})' in ' '.join(where.split())
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.stem)
+def test_links_lead_to_notebooks_that_are_there(page): # JupyterLab opens them; the site makes them links to pages
+    text = re.sub(r'```.*?```', '', written(page), flags=re.S)
+    to = re.findall(r'\]\(([\w.]+\.(?:ipynb|html))(?:#[^)]*)?\)', text)
+    assert not [t for t in to if t.endswith('.html') or not (ROOT/'nbs'/t).exists()]
+
+def test_the_glossary_is_in_order_and_calls_chapters_by_their_titles():
+    table = written(ROOT/'nbs'/'glossary.ipynb')
+    rows = re.findall(r'^\| \*\*(.+?)\*\* \| (.+?) \| \[(.+?)\]\((.+?)\) \|$', table, re.M)
+    assert len(rows)>80
+    terms = [r[0].casefold() for r in rows]
+    assert terms==sorted(set(terms))
+    assert not [r for r in rows if title(ROOT/'nbs'/r[3])!=r[2]]
