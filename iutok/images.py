@@ -17,7 +17,7 @@ from threading import Lock
 from PIL import Image
 from torch import Tensor
 from .checks import check_count
-from .files import load_json,local_rank,save_json
+from .files import load_json,local_rank,save_json,stamp
 from .pixels import N_UNIFORM,decode,named_transform,picture_pixels,quick_square,square
 from .splits import composed,file_bytes,file_stamp,list_folder
 
@@ -109,17 +109,24 @@ def check_files(
     known = kept()
     stale = lambda files: [f for f in files if known.get(f, [])[:3] != stamps[f]]
     new = stale(files)
+    seen = None
     while local_rank() and new:
         time.sleep(.2)
-        known = kept()
+        if (now := stamp(index))==seen: continue
+        seen,known = now,kept()
         new = stale(new)
     if len(new) > 5000: print(f'looking at {len(new):,} files of {root} once; the result is kept in {index}')
+    unsaved = 0
     for i in range(0, len(new), 20_000):
         part = new[i:i+20_000]
         with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
             verdicts = list(pool.map(_verdict, [partial(read, f) for f in part], repeat(Lock())))
         known.update({f:[*stamps[f], *v] for f,v in zip(part, verdicts)})
-        try: save_json(index, dict(version=INDEX_VERSION, root=str(root), files=known))
+        unsaved += len(part)
+        # all is written again, so that it is not done after every part
+        if unsaved<len(known)//5 and i+len(part)<len(new): continue
+        unsaved = 0
+        try: save_json(index, dict(version=INDEX_VERSION, root=str(root), files=known), indent=None)
         except OSError as e:
             print(f'what was found in {root} is not kept ({e}); set IUTOK_CACHE to a folder that can be written to')
     return {f:tuple(known[f][3:]) for f in files}

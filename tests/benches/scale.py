@@ -11,7 +11,7 @@ from _measure import child, peak_extra, row
 
 MORE = float(os.environ.get('IUTOK_SCALE', 1))
 SIZES = {k:[int(MORE*n) for n in (10_000, 100_000, 1_000_000)] for k in ('shards', 'kmeans', 'statistics', 'batches')}
-SIZES |= dict(index=[int(MORE*n) for n in (2_000, 20_000)], pictures=[int(MORE*n) for n in (40, 400)])
+SIZES |= dict(index=[int(MORE*n) for n in (10_000, 100_000)], pictures=[int(MORE*n) for n in (40, 400)])
 LOOKUP = 1024, 16_384, 262_144 # codes
 EIGHT = 'eight numbers of eight bytes' # a place, a label, a distance: not the row itself
 
@@ -111,7 +111,7 @@ def measured(name, n):
     import torch
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as folder:
-        small,whole = min(n, 2000 if n>2000 else 10),n
+        small,whole = min(n, 10 if name=='pictures' else 2000),n
         if name in ('shards', 'batches'): small,whole = synthetic(small),synthetic(n)
         if name=='index':
             tars(first, 100)
