@@ -264,20 +264,27 @@ _iutok() {{
 complete -o default -F _iutok iutok'''
 
 # %% ../nbs/91_cli.ipynb #3fcbb2c7
+def _done(args):
+    if not args or args[0] in _HELP: return print(usage()) or 0
+    command,rest = args[0],args[1:]
+    if command=='completion': return print(completion()) or 0
+    if command in CLONE: return in_clone(command, rest)
+    if command not in COMMANDS:
+        raise ValueError(f"there is no command '{command}'; there are {', '.join([*COMMANDS, *_ABOUT])}")
+    given = {k:v for k,v in vars(parser(command).parse_args(rest)).items() if k not in ('pdb', 'xtra')}
+    return COMMANDS[command](**given) or 0
+
 def main(
     args:list=None, # the words after iutok; None: those of this process
 )->int:             # exit code: 0, or 2 where something was refused
     "The command `iutok`."
     args = sys.argv[1:] if args is None else list(args)
     try:
-        if not args or args[0] in _HELP: return print(usage()) or 0
-        command,rest = args[0],args[1:]
-        if command=='completion': return print(completion()) or 0
-        if command in CLONE: return in_clone(command, rest)
-        if command not in COMMANDS:
-            raise ValueError(f"there is no command '{command}'; there are {', '.join([*COMMANDS, *_ABOUT])}")
-        given = {k:v for k,v in vars(parser(command).parse_args(rest)).items() if k not in ('pdb', 'xtra')}
-        return COMMANDS[command](**given) or 0
+        try: return _done(args)
+        finally: sys.stdout.flush()
+    except BrokenPipeError: # `| head` has read enough; what is left goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, TypeError, OSError) as e:
         print(f"iutok: {' '.join(str(e).split())}", file=sys.stderr)
         return 2
