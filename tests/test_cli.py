@@ -125,4 +125,4 @@ def test_a_reader_that_has_gone_is_no_error(words): # as after `| head -1`
     done = subprocess.run([sys.executable, '-c', code, *words.split()], stdout=w, stderr=subprocess.PIPE, text=True,
                           cwd=ROOT, env=os.environ | dict(PYTHONPATH=str(ROOT)))
     os.close(w)
-    assert (done.stderr, done.returncode)==('', 141)
+    assert done.stderr=='' and done.returncode in (0, 141)
