@@ -78,7 +78,8 @@ def test_a_folder_of_pictures_is_tokenised_once(say, pictures, tmp_path):
 
 @pytest.mark.parametrize('args, why', [
     (['encod'], "there is no command 'encod'"), (['encode'], 'images'), (['encode', 'cat.png'], 'no picture cat.png'),
-    (['encode', 'empty'], 'no picture in empty'), (['encode', '0.png', '--size', '3'], 'unrecognized arguments: --size'),
+    (['encode', 'empty'], 'no picture in empty'),
+    (['encode', '0.png', '--size', '3'], 'unrecognized arguments: --size'),
     (['encode', '0.png', '--tokenizer', 'mini/none'], 'no tokenizer of this package'),
     (['decode', 'none.safetensors'], 'no file none.safetensors'), (['decode', '0.png'], 'holds no codes'),
     (['sample', '--classes', 'Hat'], "no class 'Hat'"), (['sample', '--n', '0'], 'n must be a whole number'),
