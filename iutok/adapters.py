@@ -9,6 +9,7 @@ __all__ = ['PACKAGES', 'Given', 'Adapted', 'Package', 'adapt', 'suggest_generato
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -164,7 +165,7 @@ def suggest_generator(
     check_count('n_classes', n_classes)
     cls = dict(ar=AR, nar=NAR)[kind]
     names = [k for k,(c,_) in RECIPES.items() if c is cls]
-    length = tok.encode(torch.zeros(1, 3, tok.image_size, tok.image_size))[0].numel()
+    length = prod(tok.grid())
     big = tok.image_size>=128 or length>=196
     size = size or dict(ar=('small', 'llama_medium'), nar=('nar_small', 'maskgit'))[kind][big]
     return cls(tok.n_codes, n_classes, length, **RECIPES[check_choice('size', size, names)][1])

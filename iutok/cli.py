@@ -21,6 +21,18 @@ def _told(done, total, what): # progress, on a line that is written over; only t
 
 def _save_picture(img, path): return atomic(here(path), lambda p: img.save(p, None if p.suffix else 'PNG'))
 
+def _listed(images): # pictures and folders of them -> pictures, those of a folder by name
+    from iutok.splits import _PICTURES
+    out = []
+    for i in images:
+        folder = here(i)
+        found = [i]
+        if folder.is_dir():
+            found = sorted(str(Path(i)/f.name) for f in folder.iterdir() if f.suffix.lower() in _PICTURES)
+            if not found: raise ValueError(f'There is no picture in {i}.')
+        out += found
+    return out
+
 def _encoded(tok, images, what='encoded'): # (N, h, w), a few at a time
     import torch
     out = []
@@ -30,7 +42,7 @@ def _encoded(tok, images, what='encoded'): # (N, h, w), a few at a time
     return torch.cat(out)
 
 def encode(
-    images:str,                    # pictures to encode
+    images:str,                    # pictures, or folders of them
     tokenizer:str=TOKENIZER,       # a shipped name, a folder, or OWNER/NAME on the Hugging Face hub
     out:str='codes.safetensors',   # file for the codes: ids (N, h, w)
     picture:str=None,              # file for a picture: codes above what they decode to
@@ -39,6 +51,7 @@ def encode(
     from safetensors.torch import save_file
     from iutok.pretrained import Tokenizer
     tok = Tokenizer.from_pretrained(tokenizer)
+    images = _listed(images)
     ids = _encoded(tok, images)
     said = dict(tokenizer=tokenizer, fingerprint=tok.fingerprint(encoding_only=True), images=json.dumps(images))
     atomic(here(out), lambda p: save_file(dict(ids=ids.int()), p, said))
@@ -187,7 +200,7 @@ def evaluate(
     print(f'scores and protocol: {out}')
 
 def doctor(
-    images:str,              # pictures; none: the data set
+    images:str,              # pictures, or folders of them; none: the data set
     tokenizer:str=TOKENIZER, # a shipped name, a folder, or OWNER/NAME on the Hugging Face hub
     data:str='fashion',      # data set whose held-out images are looked at where no pictures are named
     n:int=500,               # how many of them
@@ -200,7 +213,7 @@ def doctor(
     from iutok.tokenizers import pictures
     tok = Tokenizer.from_pretrained(tokenizer)
     labels = None
-    if images: x = (pictures(images, tok.image_size)/2+.5).clamp(0, 1)
+    if images: x = (pictures(_listed(images), tok.image_size)/2+.5).clamp(0, 1)
     else:
         held = load_images(data, 'test')
         held = held.take(min(check_count('n', n), len(held)))

@@ -142,9 +142,8 @@ def describe(
                               f"{str(r['git']['commit'])[:10]}, torch {r['versions']['torch']}, {r['finished'][:10]}")
     return out
 
-@torch.no_grad()
 def _grid(tok): # (h, w); None for an encoder that is no network of ours
-    try: return tuple(tok.encode(torch.zeros(1, 3, tok.image_size, tok.image_size)).shape[1:])
+    try: return tok.grid()
     except (RuntimeError, ValueError): return None
 
 # %% ../nbs/45_pretrained.ipynb #28e5d823

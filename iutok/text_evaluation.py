@@ -16,7 +16,7 @@ from .captions import text_tower
 from .checks import check_choice,check_count,check_seed
 from .data import Batches
 from .emoji import COLOURS,EmojiSet,STYLES,layout
-from .evaluation import decode_u8
+from .evaluation import as_grids,decode_u8
 from .files import asset,atomic,fingerprint,load_json,save_json
 from .metrics.features import Scorer,check_u8,get_extractor,load_scorer
 from .metrics.scores import reference_stats,score_images,settings_of
@@ -277,7 +277,7 @@ def score_table(
 
 # %% ../nbs/75_text_evaluation.ipynb #aea75424
 def draw_t2i(
-    net,              # a network of captions: condition, sample and length
+    net,              # a network of captions: condition and sample
     tok,              # the tokenizer whose codes it draws
     tower,            # what read the captions that it learned from
     captions:list,    # (N,) sentences
@@ -286,9 +286,8 @@ def draw_t2i(
     **how,            # more of the network's `sample`
 )->Tensor:            # (N, 3, S, S) uint8
     "A picture for every sentence. Raises as the network's `condition` and `sample` do."
-    side = math.isqrt(net.length)
     tokens = net.sample(net.condition(tower, list(captions)), scale=scale, seed=seed, **how)
-    return torch.cat(list(decode_u8(tok, tokens.view(-1, side, side))))
+    return torch.cat(list(decode_u8(tok, as_grids(tok, tokens))))
 
 def score_prompts(
     net,                  # as in draw_t2i

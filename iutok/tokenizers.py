@@ -227,6 +227,11 @@ def decode(self:Tokenizer,
     return x.clamp(0, 1) if clamp else x
 
 @patch
+def grid(self:Tokenizer)->tuple[int,int]: # (h, w)
+    "Rows and columns of the codes of a square image: what `encode` makes of a black one."
+    return tuple(self.encode(torch.zeros(1, 3, self.image_size, self.image_size)).shape[1:])
+
+@patch
 def reconstruct(self:Tokenizer, images)->Tensor: # as for encode -> (B, 3, S, S) float in [0, 1]
     "Images, encoded and decoded. Raises as `encode` and `decode` do."
     return self.decode(self.encode(images))

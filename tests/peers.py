@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np, torch
 from torch import nn
 from iutok.convert import from_beitv2,from_cvqvae,from_llamagen,from_taming,to_beitv2,to_cvqvae,to_llamagen,to_taming
-from iutok.proposals.nar import NAR,NAR_SIZES,load_mage
+from iutok.proposals.nar import NAR,NAR_SIZES
+from iutok.proposals.published import load_mage
 
 DATA = Path(__file__).parent/'data/peers.npz'
 

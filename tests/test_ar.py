@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest, torch, torch.distributed as dist, torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
-from iutok.proposals.ar import AR, AR_SIZES, attend, load_hf, ppl, spiral
+from iutok.proposals.ar import AR, AR_SIZES, attend, ppl, spiral
+from iutok.proposals.published import load_hf
 from ranks import finish, start_two
 
 ARCHS = ('llama', 'gpt2')
@@ -106,7 +107,7 @@ def test_load_hf_refuses_what_does_not_fit():
 
 def test_a_network_starts_from_text_weights_in_a_folder(tmp_path):
     import transformers as hf
-    from iutok.proposals.ar import start_from_text
+    from iutok.proposals.published import start_from_text
     torch.manual_seed(0)
     text = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=40, n_positions=P, n_embd=W, n_layer=2, n_head=2, n_inner=M))
     text.save_pretrained(tmp_path)

@@ -97,7 +97,6 @@ def test_samples_are_balanced_and_as_many_as_asked_for(scored, monkeypatch):
     ex,held,asked = get_extractor('fashion'),held.take(50),[]
     monkeypatch.setattr(e, 'class_consistency', lambda *a: 0.)
     class Net:
-        length = 64
         def sample(self, cond, **kw): asked.append(cond); return torch.zeros(len(cond), 64, dtype=torch.long)
     for n in (20, 23, 120): e.score_samples(tok, Net(), held, ex, cache, n=n)
     e.score_samples(tok, Net(), held, ex, cache)
@@ -105,6 +104,26 @@ def test_samples_are_balanced_and_as_many_as_asked_for(scored, monkeypatch):
         counts = labels.bincount(minlength=10)
         assert len(labels)==n and counts.max()-counts.min()<=1
     assert torch.equal(asked[3], held.labels)
+
+def test_samples_of_another_shape_than_a_square_are_scored(scored):
+    from iutok.adapters import Adapted,suggest_generator
+    from iutok.evaluation import as_grids,score_samples
+    _,_,held,cache,*_ = scored
+    ex,held = get_extractor('fashion'),held.take(60)
+    def halves(x): return ((x.mean((1, 3)).view(-1, 2, 16).mean(2)/2+.5)*15).round().long() # upper, lower
+    def paint(ids): return (ids/7.5-1).view(-1, 1, 2, 1).repeat_interleave(16, 2).expand(-1, 3, 32, 32)
+    row = Adapted(halves, paint, 16, 32) # a sequence: one row of two codes
+    column = Adapted(lambda x: halves(x)[:,:,None], paint, 16, 32)
+    assert (row.grid(), column.grid(), scored[0].grid())==((1, 2), (2, 1), (8, 8))
+    torch.manual_seed(0)
+    net = suggest_generator(row, 10).eval()
+    assert net.length==2
+    (a,seen,_),(b,same,_) = (score_samples(tok, net, held, ex, cache, n=20) for tok in (row, column))
+    assert a==b and torch.equal(seen, same)
+    drawn = net.sample(held.labels.unique()[torch.arange(20)%10], seed=0)
+    assert (seen[:,0,::16,0]-drawn*17.).abs().max()<=1 # what was drawn, where it belongs
+    with pytest.raises(ValueError, match='draws 2 codes, but an image of this tokenizer has 8x8'):
+        as_grids(scored[0], drawn)
 
 def test_bits_are_those_of_entropies(scored):
     from iutok.quantizers import codebook_perplexity

@@ -4,7 +4,8 @@ import numpy as np
 import pytest, torch, torch.nn.functional as F
 from peers import DATA,MAGE_SMALL,fill,mage_ours,mage_tokens
 from iutok.proposals.ar import AR,AR_SIZES
-from iutok.proposals.nar import MASK_RATES,NAR,NAR_SIZES,load_mage,mask_count,masked_nats,random_ranks
+from iutok.proposals.nar import MASK_RATES,NAR,NAR_SIZES,mask_count,masked_nats,random_ranks
+from iutok.proposals.published import load_mage
 
 def small(form='maskgit', seed=0, **kw):
     "A random network whose output is not constant."

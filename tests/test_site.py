@@ -47,6 +47,21 @@ def test_what_machines_read_names_the_public_functions(site):
     text = (site[0]/'llms.txt').read_text()
     for word in ('## iutok.quantizers.search', '`nearest_code(', '`load_images(', '`fit('): assert word in text
 
+def test_names_lead_to_the_cell_that_defines_them(script, site):
+    out,pages = site
+    by = {p.path.stem:p for p in pages}
+    kmeans = by['23_quantizers.kmeans']
+    assert 'kmeans' in kmeans.names and '_seeds' not in kmeans.names and 'take' not in kmeans.names # a method of Rows
+    vq = (out/'24_quantizers.vq.html').read_text()
+    assert '<a id="def-vq_loss"></a><pre class=exported' in vq
+    assert 'href="#def-data_init"><code>data_init</code></a> k-means over the first batch of all ranks</li>' in vq
+    said = lambda text: script.with_names(script.Page(kmeans.path, '', '', text, [], {}), pages)
+    code = '<code>vq_loss</code>'
+    assert said(f'<p>{code}</p>')==f'<p><a class=name href="24_quantizers.vq.html#def-vq_loss">{code}</a></p>'
+    assert 'href="60_sampling.html#def-sample"' in said('<code>iutok.sampling.sample</code>')
+    for text in ('<code>share</code>', '<code>sample</code>', '<code>no_such_name</code>', f'<pre>{code}</pre>',
+                 f'<a href="x">{code}</a>'): assert said(text)==text
+
 def browsed(url): # what a browser made of a page, and what it had to say
     done = subprocess.run([CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--enable-logging=stderr',
                            '--virtual-time-budget=5000', '--dump-dom', url],

@@ -228,7 +228,7 @@ def test_ten_pictures_are_the_least(prompts, stats):
 # ---- a network
 
 class Painter: # network and tokenizer in one: tokens are colours of 2 x 2 fields
-    length = 4
+    def grid(self): return 2, 2
     def condition(self, tower, captions):
         self.tower, self.asked = tower, captions
         return torch.tensor([*map(len, captions)])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ORDERS', 'LONGEST', 'LARGE', 'AR_SIZES', 'attend', 'rope_table', 'rotate', 'CausalAttention', 'SwiGLU', 'GeluMLP',
-           'Layer', 'spiral', 'AR', 'chunked_cross_entropy', 'ppl', 'load_hf', 'start_from_text']
+           'Layer', 'spiral', 'AR', 'chunked_cross_entropy', 'ppl']
 
 # %% ../../nbs/51_proposals.ar.ipynb #9025fcf0
 import math
@@ -376,57 +376,3 @@ AR_SIZES = dict( # name -> arguments of AR
     llama_medium = dict(arch='llama', layers=24, width=1024, heads=16, mlp=2816),
     gpt2_medium  = dict(arch='gpt2',  layers=24, width=1024, heads=16, mlp=4096, positions=1024),
     gpt2_xl      = dict(arch='gpt2',  layers=48, width=1600, heads=25, mlp=6400, positions=1024))
-
-# %% ../../nbs/51_proposals.ar.ipynb #b284efbd
-_HF = dict( # our part of a block -> the Hugging Face parts that make it up
-    gpt2={
-        'norm1':['ln_1'], 'attn.qkv':['attn.c_attn'], 'attn.out':['attn.c_proj'],
-        'norm2':['ln_2'], 'mlp.up':['mlp.c_fc'], 'mlp.down':['mlp.c_proj']},
-    llama={
-        'norm1':['input_layernorm'], 'attn.qkv':[f'self_attn.{c}_proj' for c in 'qkv'], 'attn.out':['self_attn.o_proj'],
-        'norm2':['post_attention_layernorm'], 'mlp.up':['mlp.gate_proj', 'mlp.up_proj'], 'mlp.down':['mlp.down_proj']})
-_HF_TOP = dict(
-    gpt2={'embed':'wte', 'pos':'wpe', 'norm':'ln_f', 'blocks':'h'},
-    llama={'embed':'embed_tokens', 'norm':'norm', 'blocks':'layers', 'head':'lm_head'})
-
-@torch.no_grad()
-def load_hf(
-    ar:AR,      # changed in place
-    state:dict, # name -> Tensor, from Hugging Face's GPT2LMHeadModel, GPT2Model or LlamaForCausalLM
-)->AR:
-    """Copy weights by name, the first rows where a table differs in length;
-    raises ValueError when a tensor is missing or does not fit."""
-    state = {k.removeprefix('transformer.').removeprefix('model.'):v for k,v in state.items()}
-    part,top = _HF[ar.arch],_HF_TOP[ar.arch]
-    for name,p in ar.named_parameters():
-        if name in ('place.weight', 'target.weight'): continue # of a random order, which these have not
-        if name.startswith('blocks.'):
-            i,(owner,kind) = name.split('.')[1],name.split('.', 2)[2].rsplit('.', 1)
-            sources = [f"{top['blocks']}.{i}.{s}.{kind}" for s in part[owner]]
-        else: sources = [f"{top[name.rsplit('.', 1)[0]]}.{name.rsplit('.', 1)[1]}"]
-        missing = [s for s in sources if s not in state]
-        if missing: raise ValueError(f'The state dict has no {missing[0]}: is it a {ar.arch} with {ar.layers} layers?')
-        v = torch.cat([state[s] for s in sources], -1 if ar.arch=='gpt2' else 0)
-        if ar.arch=='gpt2' and p.ndim==2 and name.startswith('blocks.'): v = v.T  # GPT-2 keeps matrices (in, out)
-        table = name in ('embed.weight', 'pos.weight', 'head.weight')
-        if v.shape[1:]!=p.shape[1:] or not table and len(v)!=len(p):
-            raise ValueError(f'{name} is {tuple(p.shape)}, but the state dict has {tuple(v.shape)}.')
-        n = min(len(v), len(p))
-        p[:n] = v[:n]
-    return ar
-
-# %% ../../nbs/51_proposals.ar.ipynb #60fbdbfa
-def start_from_text(
-    ar:AR,      # changed in place
-    source:str, # name on the hub, or folder, of a GPT-2 or Llama of the same shape
-)->AR:
-    """Let a network start from weights that were trained on text, as the paper's GPT-2 does.
-    A ValueError where none can be read or they do not fit."""
-    try:
-        from transformers import AutoModelForCausalLM
-        state = AutoModelForCausalLM.from_pretrained(source).state_dict()
-    except (ImportError, OSError, ValueError) as e:
-        why = ' '.join(str(e).split())[:160]
-        raise ValueError(f'text_weights={source!r} cannot be read ({why}); give a folder with a Hugging Face GPT-2, or '
-                         'leave text_weights out.') from None
-    return load_hf(ar, state)

@@ -7,7 +7,8 @@ import importlib.util, os
 import torch
 from _measure import medians, missing, row
 from iutok.precision import fast_bfloat16
-from iutok.proposals.ar import AR, AR_SIZES, load_hf
+from iutok.proposals.ar import AR, AR_SIZES
+from iutok.proposals.published import load_hf
 from iutok.sampling import in_bfloat16, sample
 
 HAVE = importlib.util.find_spec('transformers') is not None
