@@ -125,7 +125,7 @@ def test_a_network_that_asks_for_what_its_file_lacks_is_refused(saved, net, ask)
     if 'positions' in ask and not net.config().get('positions'): return # no size of this network
     said['config'] |= ask
     save_file(load_file(path), path, dict(proposal=json.dumps(said)))
-    with pytest.raises(ValueError, match='does not hold the weights that its header describes') as e: load_proposal(saved)
+    with pytest.raises(ValueError, match='not hold the weights that its header') as e: load_proposal(saved)
     assert '\n' not in str(e.value)
 
 def npz(path, shapes, packed=zipfile.ZIP_STORED): # arrays that say to be larger than they are
@@ -140,7 +140,7 @@ def npz(path, shapes, packed=zipfile.ZIP_STORED): # arrays that say to be larger
                                     dict(mu=(-1,), sigma=(-1, -1))])
 def test_statistics_larger_than_their_file_are_refused(tmp_path, shapes):
     npz(tmp_path/'fid.npz', shapes)
-    with pytest.raises(ValueError, match='^fid.npz is no file of statistics: ') as e: FeatureStats.load(tmp_path/'fid.npz')
+    with pytest.raises(ValueError, match='^fid.npz is no file of') as e: FeatureStats.load(tmp_path/'fid.npz')
     assert '\n' not in str(e.value)
 
 @pytest.mark.parametrize('n', ['0', '-5', '1.5', '"many"', '[', '['*10**5])
