@@ -9,7 +9,7 @@ __all__ = ['FASHION', 'DEBIAN', 'COCO_SPLITS', 'NAMED', 'MemorySet', 'coco_sente
            'cache_dir', 'open_rgb']
 
 # %% ../nbs/07_data.ipynb #d2e5c9b4
-import glob,gzip,hashlib,io,json,lzma,os,re,urllib.request,numpy as np,torch,torch.nn.functional as F
+import glob,gzip,hashlib,io,json,lzma,os,re,signal,urllib.request,numpy as np,torch,torch.nn.functional as F
 from collections.abc import Iterator
 from functools import cached_property,lru_cache,partial
 from pathlib import Path
@@ -456,8 +456,10 @@ def loader(
     "Batches `start` to `stop-1`, the same ones with any number of workers; torch's own random numbers are left alone."
     for k,v in dict(start=start, stop=stop, workers=workers).items(): check_count(k, v, 0)
     if not workers: return (batches[s] for s in range(start, stop))
-    return iter(DataLoader(_Steps(batches), batch_size=None, sampler=range(start, stop),
-                           num_workers=workers, generator=torch.Generator()))
+    return iter(DataLoader(_Steps(batches), batch_size=None, sampler=range(start, stop), num_workers=workers,
+                           generator=torch.Generator(), worker_init_fn=_deaf))
+
+def _deaf(_): signal.signal(signal.SIGINT, signal.SIG_IGN) # Ctrl-C is for the process that trains
 
 class _Steps(Dataset):
     def __init__(self, batches): self.batches = batches

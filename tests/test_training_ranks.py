@@ -1,10 +1,12 @@
 """Two gloo processes on a CPU train what one process trains on the joint batch, stay together, resume, and stop
 together."""
-import csv,os,sys
+import csv,os,signal,sys,time
+from datetime import timedelta
 from pathlib import Path
 import pytest,torch,torch.distributed as dist
 from torch import nn
 from ranks import finish,start_two
+from iutok import training
 from iutok.training import Phase,constant,fit,seed_everything
 from iutok.data import Batches,load_images
 from iutok.losses.gan import PatchGAN
@@ -116,6 +118,32 @@ def undivided(folder): # batches that were not told about the other process
     m = Noisy()
     fit(dict(a=Phase(m, torch.optim.SGD(m.parameters()), constant(.1))), batches(rank=0, world=1), 1, folder)
 
+class Leaves(Noisy): # the second process does, at step 3
+    def __init__(self, leave):
+        super().__init__()
+        self.leave = leave
+    def forward(self, batch, step):
+        if step==3 and RANK==1: self.leave()
+        return super().forward(batch, step)
+
+LEAVE = dict(killed=lambda: os.kill(os.getpid(), signal.SIGKILL), hangs=lambda: time.sleep(300))
+
+def left(folder, how):
+    training.PATIENCE = timedelta(seconds=8) # rather than ten minutes
+    m = Leaves(LEAVE[how])
+    phase = Phase(m, torch.optim.Adam(m.parameters(), .1), constant(.1))
+    fit(dict(a=phase), Data(), 6, folder, 'left', save_every=2)
+
+@pytest.mark.parametrize('how', LEAVE)
+def test_who_is_left_alone_stops_soon_with_one_sentence(tmp_path, how):
+    alone,other = start_two(__file__, str(tmp_path), how)
+    try: said = alone.communicate(timeout=240)[0]
+    finally:
+        other.kill()
+        other.communicate()
+    assert alone.returncode==1 and 'LostProcess: another process of this run has ended' in said.strip().splitlines()[-1]
+    assert torch.load(tmp_path/'checkpoint.pt', weights_only=True)['step']==2 and not list(tmp_path.glob('bad_batch*'))
+
 def test_two_processes(tmp_path): # one launch for all, since starting takes longer than training
     finish(start_two(__file__, str(tmp_path)), timeout=900)
     a,b = (torch.load(tmp_path/f'out{r}.pt', weights_only=True) for r in range(2))
@@ -150,4 +178,4 @@ def test_two_processes(tmp_path): # one launch for all, since starting takes lon
     assert '2 processes got 16 images together but the batch size is 8' in a['undivided']
     with pytest.warns(UserWarning, match='2 processes wrote .* and 1 continue'): noisy(tmp_path/'noisy')
 
-if __name__=='__main__': worker(Path(sys.argv[1]))
+if __name__=='__main__': left(Path(sys.argv[1]), sys.argv[2]) if sys.argv[2:] else worker(Path(sys.argv[1]))

@@ -1,14 +1,19 @@
-"""What grows with the data: seconds per row and peak memory of tokenising, clustering, statistics and the order of
-batches at n and at 10 n rows, and seconds of the code lookup per code as the codebook grows from 1,024 to 262,144.
+"""What grows with the data: CPU time per row and peak memory of tokenising, clustering, statistics and the order of
+batches for 10,000, 100,000 and a million rows, of an index of shards, of reading photographs, and of the code lookup as
+the codebook grows from 1,024 to 262,144.
 
-The peer is the work itself at the smaller size, each in a process of its own. Memory should stay as it is, and time
-should grow as the rows do: a ratio of 1. IUTOK_SCALE=10 takes ten times as many rows on both sides."""
+The peer is the work itself at a tenth of the size, each in a process of its own. Memory should stay as it is, and time
+should grow as the rows do: a ratio of 1. An index holds a name and a digest for every image, so it grows.
+IUTOK_SCALE=0.1 takes a tenth of the rows."""
 import json, os, sys, tempfile, time
 from pathlib import Path
 from _measure import child, peak_extra, row
 
-MORE = int(os.environ.get('IUTOK_SCALE', 1))
-SIZES = dict(shards=20_000*MORE, kmeans=100_000*MORE, statistics=20_000*MORE, batches=100_000*MORE) # the smaller n
+MORE = float(os.environ.get('IUTOK_SCALE', 1))
+SIZES = {k:[int(MORE*n) for n in (10_000, 100_000, 1_000_000)] for k in ('shards', 'kmeans', 'statistics', 'batches')}
+SIZES |= dict(index=[int(MORE*n) for n in (2_000, 20_000)], pictures=[int(MORE*n) for n in (40, 400)])
+LOOKUP = 1024, 16_384, 262_144 # codes
+FLOOR = 50. # MB; below it, what an allocator happens to keep decides
 
 def synthetic(n):
     "Images that are made when they are asked for."
@@ -28,11 +33,11 @@ def shards(n): # tokens of n images onto the disk, by a real lookup
     import torch.nn.functional as F
     from iutok.proposals.tokens import write_shards
     from iutok.quantizers.search import nearest_code
-    codes = torch.rand(512, 3, generator=torch.Generator().manual_seed(0))
+    codes = torch.rand(256, 3, generator=torch.Generator().manual_seed(0))
     def encode(u8):
         z = F.avg_pool2d(u8.float(), 4)/255
-        return nearest_code(z.permute(0, 2, 3, 1).reshape(-1, 3), codes).view(len(z), 8, 8)
-    with tempfile.TemporaryDirectory() as folder: write_shards(folder, encode, synthetic(n), 32, 512)
+        return nearest_code(z.permute(0, 2, 3, 1).reshape(-1, 3), codes).view(len(z), 4, 4)
+    with tempfile.TemporaryDirectory() as folder: write_shards(folder, encode, synthetic(n), 16, 256)
 
 def kmeans(n): # of rows that lie in a file
     import numpy as np
@@ -40,23 +45,55 @@ def kmeans(n): # of rows that lie in a file
     from iutok.quantizers import Fixed
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)/'rows.npy'
-        m = np.lib.format.open_memmap(path, 'w+', np.float16, (n, 32))
-        for i in range(0, n, 65536): m[i:i+65536] = np.random.default_rng(i).standard_normal((len(m[i:i+65536]), 32))
+        m = np.lib.format.open_memmap(path, 'w+', np.float16, (n, 16))
+        for i in range(0, n, 65536): m[i:i+65536] = np.random.default_rng(i).standard_normal((len(m[i:i+65536]), 16))
         m.flush()
         del m
-        Fixed.fit(Pieces(path), 256, iters=3)
+        Fixed.fit(Pieces(path), 64, iters=3)
 
 def statistics(n): # mean and covariance of features that pass by
     import torch
     from iutok.metrics.statistics import FeatureStats
     s,g = FeatureStats(),torch.Generator().manual_seed(0)
-    for i in range(0, n, 1000): s.update(torch.randn(min(1000, n-i), 256, generator=g))
+    for i in range(0, n, 1000): s.update(torch.randn(min(1000, n-i), 128, generator=g))
     s.sigma
 
 def batches(n): # who comes when
     from iutok.data import Batches
     b = Batches(synthetic(n), 8, 256)
     for step in range(0, n//256, max(1, n//256//300)): b.order(step)
+
+def tars(folder, n): # a thousand small pictures in each
+    import io, tarfile
+    from PIL import Image
+    f = io.BytesIO()
+    Image.new('RGB', (8, 8), (9, 99, 199)).save(f, 'PNG')
+    for k in range(0, n, 1000):
+        with tarfile.open(f'{folder}/train-{k//1000:04}.tar', 'w') as t:
+            for i in range(k, min(n, k+1000)):
+                for kind,raw in (('png', f.getvalue()), ('cls', b'%d' % (i%10))):
+                    info = tarfile.TarInfo(f'{i:08}.{kind}')
+                    info.size = len(raw)
+                    t.addfile(info, io.BytesIO(raw))
+
+def index(folder): # looked over once: names, classes, digests
+    from iutok.data import load_images
+    return load_images(f'wds:{folder}/*.tar', cache=folder)
+
+def pictures(n): # one JPEG of ImageNet's usual size, cropped and resized to 256 pixels as training does
+    import io
+    import numpy as np, torch
+    from PIL import Image
+    from iutok.images import FolderSet
+    from iutok.pixels import N_UNIFORM
+    g = np.random.default_rng(0)
+    x = np.asarray(Image.fromarray(g.integers(0, 255, (47, 63, 3), 'uint8')).resize((500, 375), Image.BICUBIC))
+    f = io.BytesIO()
+    Image.fromarray((x+g.normal(0, 9, x.shape)).clip(0, 255).astype('uint8')).save(f, 'JPEG', quality=90)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, '0.jpg').write_bytes(f.getvalue())
+        one = FolderSet('pictures', 'train', Path(folder), ['0.jpg'], torch.zeros(1, dtype=torch.long), ['a'], [''])
+        for _ in range(n): one.batch([0], 256, 'strong', g.random((1, N_UNIFORM)))
 
 def lookup(k): # 1,024 latents among k codes
     import torch
@@ -65,33 +102,44 @@ def lookup(k): # 1,024 latents among k codes
     z,e = torch.randn(1024, 16, generator=g),torch.randn(k, 16, generator=g)
     nearest_code(z, e)
 
-WORKS = dict(shards=shards, kmeans=kmeans, statistics=statistics, batches=batches, lookup=lookup)
+WORKS = dict(shards=shards, kmeans=kmeans, statistics=statistics, batches=batches, index=index,
+             pictures=pictures, lookup=lookup)
 
 def measured(name, n):
-    "Seconds and peak memory of a work at one size."
+    "CPU seconds and peak memory of a work at one size."
     import torch
     torch.set_num_threads(1)
-    f = WORKS[name]
-    f(min(n, 2000)) # imports, first calls
-    began = time.perf_counter()
-    mb = peak_extra(lambda: f(n))
-    return dict(seconds=time.perf_counter()-began, mb=mb)
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as folder:
+        of_index = name=='index'
+        if of_index: tars(first, 100), tars(folder, n)
+        f = WORKS[name]
+        f(first if of_index else min(n, 2000 if n>2000 else 10)) # imports, first calls
+        kept,spent = [],[]
+        def work():
+            began = time.process_time()
+            kept.append(f(folder if of_index else n))
+            spent.append(time.process_time()-began)
+        mb = peak_extra(work)
+        return dict(seconds=spent[0], mb=mb)
 
 def rows():
-    "Ratios of the larger size to the smaller."
-    for name,n in SIZES.items():
-        a,b = child(__file__, f'{name}:{n}'),child(__file__, f'{name}:{10*n}')
-        each = ('a step', 300, 300) if name=='batches' else ('a row', n, 10*n)
-        yield row(f'{name}: microseconds {each[0]}, {10*n:,} rows', f'itself, {n:,} rows', 1e6*b['seconds']/each[2],
-                  1e6*a['seconds']/each[1], 'us', 1.25)
-        # a floor of 50 MB: below it, what an allocator happens to keep decides
-        yield row(f'{name}: peak memory, {10*n:,} rows', f'itself, {n:,} rows', max(50., b['mb']), max(50., a['mb']),
-                  'MB', 1.25)
-    few = child(__file__, 'lookup:1024')
-    for k in (16_384, 262_144):
+    "Ratios of each size to a tenth of it."
+    for name,sizes in SIZES.items():
+        found = [child(__file__, f'{name}:{n}') for n in sizes]
+        what = 'step' if name=='batches' else 'row'
+        per = [1e6*f['seconds']/(300 if name=='batches' else n) for f,n in zip(found, sizes)]
+        for i,n in list(enumerate(sizes))[1:]:
+            peer = f'itself, {n//10:,} rows'
+            yield row(f'{name}: CPU microseconds a {what}, {n:,} rows', peer, per[i], per[i-1], 'us', 1.25)
+            mb,before = (max(FLOOR, found[j]['mb']) for j in (i, i-1))
+            if name!='index': yield row(f'{name}: peak memory, {n:,} rows', peer, mb, before, 'MB', 1.25)
+            else: yield row(f'index: bytes a row, {n:,} rows', peer,
+                            *(2**20*found[j]['mb']/sizes[j] for j in (i, i-1)), 'bytes')
+    few = child(__file__, f'lookup:{LOOKUP[0]}')
+    for k in LOOKUP[1:]:
         r = child(__file__, f'lookup:{k}')
-        yield row(f'lookup: ms for 1,000 codes, K={k:,}', 'itself, K=1,024', 1e6*r['seconds']/k,
-                  1e6*few['seconds']/1024, 'ms', 1.25)
+        yield row(f'lookup: CPU ms for 1,000 codes, K={k:,}', f'itself, K={LOOKUP[0]:,}', 1e6*r['seconds']/k,
+                  1e6*few['seconds']/LOOKUP[0], 'ms', 1.25)
 
 if __name__=='__main__':
     name,n = sys.argv[1].split(':')

@@ -1,0 +1,48 @@
+"""Training in bfloat16 against float32: the loss that is left after 2,000 steps at toy size, for every tokenizer.
+
+Where a GAN or a choice of codes is in play, two trainings part ways after the first difference in rounding, so a third
+one shows how far float32 parts from itself when the images of each batch come in another order.
+IUTOK_STEPS=200 takes fewer steps. The loss is the mean over the last tenth of them."""
+import csv, json, os, sys, tempfile, time
+from pathlib import Path
+from _measure import child, row
+
+STEPS = int(os.environ.get('IUTOK_STEPS', 2000))
+LOSS = dict(vqgan='g_rec', fsq='g_rec', cvqvae='g_rec', vqkd='kd_feature', cluster='codes', decoder='g_rec')
+
+class Turned:
+    "The same batches, their images in another order."
+    def __init__(self, batches): self.batches,self.batch_size = batches,batches.batch_size
+    def __getitem__(self, step):
+        b = self.batches[step]
+        return type(b)(*(t.flip(0) for t in b))
+
+def left(name, precision, turned=False, steps=STEPS):
+    "Loss at the end, and CPU seconds."
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    import torch, trainers
+    from iutok.training import fit,seed_everything,warmup_cosine
+    torch.set_num_threads(1)
+    trainers.STEPS,trainers.RATE = steps,warmup_cosine(1e-3, steps, steps//20)
+    if LOSS[name]=='g_rec': trainers.SIDE = 16 # pixels: ten minutes of one core for all of it
+    seed_everything(0)
+    phases,batches = getattr(trainers, name)()
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        fit(phases, Turned(batches) if turned else batches, steps, folder, precision=precision, log_every=steps//10)
+        with open(f'{folder}/curves.csv') as f: last = list(csv.DictReader(f))[-1]
+    return dict(loss=float(last[LOSS[name]]), seconds=time.process_time()-began)
+
+def rows():
+    "bfloat16 to float32, and float32 to itself."
+    for name in LOSS:
+        full,half = (child(__file__, f'{name}:{how}')['loss'] for how in ('fp32', 'bf16'))
+        what = f'{name}: loss after {STEPS:,} steps'
+        yield row(f'{what}, bfloat16', 'itself, float32', half, full, 'loss', 1.02)
+        if name in ('vqgan', 'vqkd'):
+            again = child(__file__, f'{name}:fp32:turned')['loss']
+            yield row(f'{what}, float32, batches turned', 'itself, float32', again, full, 'loss')
+
+if __name__=='__main__':
+    name,precision,*turned = sys.argv[1].split(':')
+    print(json.dumps(left(name, precision, bool(turned))))
