@@ -68,23 +68,32 @@ def _read_codes(path): # -> ids (N, h, w) int64, what the file says
     p = here(path)
     if not p.is_file(): raise ValueError(f'There is no file {path}.')
     try:
-        with safe_open(p, 'pt') as f: return f.get_tensor('ids').long(),f.metadata() or {}
+        with safe_open(p, 'pt') as f: ids,said = f.get_tensor('ids'),f.metadata() or {}
     except (SafetensorError, OSError): raise ValueError(f'{path} holds no codes; iutok encode writes them.') from None
+    if ids.ndim!=3 or ids.is_floating_point() or not ids.numel():
+        raise ValueError(f'{path} holds no codes: ids are whole numbers (N, h, w), not {ids.dtype} {tuple(ids.shape)}.')
+    return ids.long(),said
+
+def _named_in(codes, said): # the folder of the tokenizer that a file names; a file has no say in what is fetched
+    from iutok.pretrained import find_pretrained
+    name = said.get('tokenizer')
+    if not name: raise ValueError(f'{codes} does not name its tokenizer; say --tokenizer.')
+    try: return find_pretrained(name, hub=False)
+    except ValueError: raise ValueError(f"{codes} was made with the tokenizer '{name}', which is not on this machine; "
+                                        f'say --tokenizer {name} if the hub may be asked for it.') from None
 
 def decode(
     codes:str,               # file that `iutok encode` wrote
-    tokenizer:str=None,      # whose codes they are; left out: as the file says
+    tokenizer:str=None,      # whose codes they are; left out: as the file says, if it is on this machine
     out:str='images.png',    # a picture of all images, or a folder for a picture each
 ):
     "Turn codes back into pictures."
     from iutok.pretrained import Tokenizer
     from iutok.viz import image_grid
     ids,said = _read_codes(codes)
-    if not (tokenizer or said.get('tokenizer')):
-        raise ValueError(f'{codes} does not name its tokenizer; say --tokenizer.')
-    tok = Tokenizer.from_pretrained(tokenizer or said['tokenizer'])
+    tok = Tokenizer.from_pretrained(tokenizer or _named_in(codes, said))
     if said.get('fingerprint') not in (None, tok.fingerprint(encoding_only=True)):
-        raise ValueError(f"The codes in {codes} are those of another tokenizer ({said['tokenizer']}).")
+        raise ValueError(f"The codes in {codes} are those of another tokenizer ({said.get('tokenizer')}).")
     x = tok.decode(ids)
     if here(out).suffix: return print(f'{len(x)} images: {_shown(_save_picture(image_grid(x, scale=2), out))}')
     for i,img in enumerate(x): _save_picture(image_grid(img[None], 1), here(out)/f'{i:05}.png')
@@ -277,20 +286,27 @@ _iutok() {{
 complete -o default -F _iutok iutok'''
 
 # %% ../nbs/91_cli.ipynb #3fcbb2c7
+def _done(args):
+    if not args or args[0] in _HELP: return print(usage()) or 0
+    command,rest = args[0],args[1:]
+    if command=='completion': return print(completion()) or 0
+    if command in CLONE: return in_clone(command, rest)
+    if command not in COMMANDS:
+        raise ValueError(f"there is no command '{command}'; there are {', '.join([*COMMANDS, *_ABOUT])}")
+    given = {k:v for k,v in vars(parser(command).parse_args(rest)).items() if k not in ('pdb', 'xtra')}
+    return COMMANDS[command](**given) or 0
+
 def main(
     args:list=None, # the words after iutok; None: those of this process
 )->int:             # exit code: 0, or 2 where something was refused
     "The command `iutok`."
     args = sys.argv[1:] if args is None else list(args)
     try:
-        if not args or args[0] in _HELP: return print(usage()) or 0
-        command,rest = args[0],args[1:]
-        if command=='completion': return print(completion()) or 0
-        if command in CLONE: return in_clone(command, rest)
-        if command not in COMMANDS:
-            raise ValueError(f"there is no command '{command}'; there are {', '.join([*COMMANDS, *_ABOUT])}")
-        given = {k:v for k,v in vars(parser(command).parse_args(rest)).items() if k not in ('pdb', 'xtra')}
-        return COMMANDS[command](**given) or 0
+        try: return _done(args)
+        finally: sys.stdout.flush()
+    except BrokenPipeError: # `| head` has read enough; what is left goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, TypeError, OSError) as e:
         print(f"iutok: {' '.join(str(e).split())}", file=sys.stderr)
         return 2

@@ -130,3 +130,13 @@ def test_help_needs_no_network_library():
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT,
                          env=os.environ | dict(PYTHONPATH=str(ROOT))).stdout
     assert out.splitlines()[-1]=='[]'
+
+@pytest.mark.parametrize('words', ['', 'completion', 'encode --help'])
+def test_a_reader_that_has_gone_is_no_error(words): # as after `| head -1`
+    r,w = os.pipe()
+    os.close(r)
+    code = 'import sys; from iutok.cli import main; sys.exit(main())'
+    done = subprocess.run([sys.executable, '-c', code, *words.split()], stdout=w, stderr=subprocess.PIPE, text=True,
+                          cwd=ROOT, env=os.environ | dict(PYTHONPATH=str(ROOT)))
+    os.close(w)
+    assert done.stderr=='' and done.returncode in (0, 141)

@@ -14,7 +14,7 @@ from fastcore.basics import patch,store_attr
 from torch import Tensor,nn
 from ..checks import check_choice,check_count,check_range
 from ..files import cached,fingerprint
-from .ar import AR,AR_SIZES,Layer,rope_table
+from .ar import AR,AR_SIZES,LONGEST,Layer,rope_table
 from .nar import NAR
 from ..text import TokenTower
 
@@ -41,10 +41,11 @@ class T2I(nn.Module):
         drop_caption:float=.1,# probability of the null caption in training, in [0, 1); 0: guidance is refused
         tower:str=''):        # id of the tower whose captions it learns; '': any
         nn.Module.__init__(self)
+        check_count('width', width)
         if mlp is None: mlp = int(2.75*width)
         store_attr()
-        for k in 'n_codes length text_width text_tokens layers width heads mlp'.split():
-            check_count(k, getattr(self, k))
+        for k in 'n_codes text_width text_tokens layers heads mlp'.split(): check_count(k, getattr(self, k))
+        check_count('length', length, 1, LONGEST)
         if width%heads or width//heads%2:
             raise ValueError(f'{heads} heads do not fit a width of {width}: width/heads must be whole and even.')
         check_range('drop_caption', drop_caption, 0, 1, open_high=True)
@@ -167,6 +168,7 @@ class CaptionFeatures:
     captions:str=''  # fingerprint of the captions
 
     def __post_init__(self):
+        check_count('text_tokens', self.text_tokens, 1, 2**16)
         n = self.starts.diff()
         fits = self.starts[0]==0 and self.starts[-1]==len(self.rows) and 0<=n.min() and n.max()<=self.text_tokens
         if not fits or self.which.min()<0 or self.which.max()>=len(n):
@@ -205,8 +207,9 @@ def load_captions(
     try:
         with safe_open(path, 'pt') as f:
             meta = json.loads((f.metadata() or {})['captions'])
+            meta = {k:meta[k] for k in ('text_tokens', 'tower', 'captions')}
             parts = {k:f.get_tensor(k).clone() for k in ('rows', 'starts', 'which')}
-    except (SafetensorError, OSError, KeyError, ValueError) as e:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as e:
         raise ValueError(f'{path} holds no encoded captions, or is damaged: encode them again.') from e
     for name,want in dict(tower=tower, captions=captions, text_tokens=text_tokens).items():
         if want is not None and meta[name]!=want:
