@@ -21,6 +21,18 @@ def _told(done, total, what): # progress, on a line that is written over; only t
 
 def _save_picture(img, path): return atomic(here(path), lambda p: img.save(p, None if p.suffix else 'PNG'))
 
+def _listed(images): # pictures and folders of them -> pictures, those of a folder by name
+    from iutok.splits import _PICTURES
+    out = []
+    for i in images:
+        folder = here(i)
+        found = [i]
+        if folder.is_dir():
+            found = sorted(str(Path(i)/f.name) for f in folder.iterdir() if f.suffix.lower() in _PICTURES)
+            if not found: raise ValueError(f'There is no picture in {i}.')
+        out += found
+    return out
+
 def _encoded(tok, images, what='encoded'): # (N, h, w), a few at a time
     import torch
     out = []
@@ -30,7 +42,7 @@ def _encoded(tok, images, what='encoded'): # (N, h, w), a few at a time
     return torch.cat(out)
 
 def encode(
-    images:str,                    # pictures to encode
+    images:str,                    # pictures, or folders of them
     tokenizer:str=TOKENIZER,       # a shipped name, a folder, or OWNER/NAME on the Hugging Face hub
     out:str='codes.safetensors',   # file for the codes: ids (N, h, w)
     picture:str=None,              # file for a picture: codes above what they decode to
@@ -39,6 +51,7 @@ def encode(
     from safetensors.torch import save_file
     from iutok.pretrained import Tokenizer
     tok = Tokenizer.from_pretrained(tokenizer)
+    images = _listed(images)
     ids = _encoded(tok, images)
     said = dict(tokenizer=tokenizer, fingerprint=tok.fingerprint(encoding_only=True), images=json.dumps(images))
     atomic(here(out), lambda p: save_file(dict(ids=ids.int()), p, said))
@@ -55,23 +68,32 @@ def _read_codes(path): # -> ids (N, h, w) int64, what the file says
     p = here(path)
     if not p.is_file(): raise ValueError(f'There is no file {path}.')
     try:
-        with safe_open(p, 'pt') as f: return f.get_tensor('ids').long(),f.metadata() or {}
+        with safe_open(p, 'pt') as f: ids,said = f.get_tensor('ids'),f.metadata() or {}
     except (SafetensorError, OSError): raise ValueError(f'{path} holds no codes; iutok encode writes them.') from None
+    if ids.ndim!=3 or ids.is_floating_point() or not ids.numel():
+        raise ValueError(f'{path} holds no codes: ids are whole numbers (N, h, w), not {ids.dtype} {tuple(ids.shape)}.')
+    return ids.long(),said
+
+def _named_in(codes, said): # the folder of the tokenizer that a file names; a file has no say in what is fetched
+    from iutok.pretrained import find_pretrained
+    name = said.get('tokenizer')
+    if not name: raise ValueError(f'{codes} does not name its tokenizer; say --tokenizer.')
+    try: return find_pretrained(name, hub=False)
+    except ValueError: raise ValueError(f"{codes} was made with the tokenizer '{name}', which is not on this machine; "
+                                        f'say --tokenizer {name} if the hub may be asked for it.') from None
 
 def decode(
     codes:str,               # file that `iutok encode` wrote
-    tokenizer:str=None,      # whose codes they are; left out: as the file says
+    tokenizer:str=None,      # whose codes they are; left out: as the file says, if it is on this machine
     out:str='images.png',    # a picture of all images, or a folder for a picture each
 ):
     "Turn codes back into pictures."
     from iutok.pretrained import Tokenizer
     from iutok.viz import image_grid
     ids,said = _read_codes(codes)
-    if not (tokenizer or said.get('tokenizer')):
-        raise ValueError(f'{codes} does not name its tokenizer; say --tokenizer.')
-    tok = Tokenizer.from_pretrained(tokenizer or said['tokenizer'])
+    tok = Tokenizer.from_pretrained(tokenizer or _named_in(codes, said))
     if said.get('fingerprint') not in (None, tok.fingerprint(encoding_only=True)):
-        raise ValueError(f"The codes in {codes} are those of another tokenizer ({said['tokenizer']}).")
+        raise ValueError(f"The codes in {codes} are those of another tokenizer ({said.get('tokenizer')}).")
     x = tok.decode(ids)
     if here(out).suffix: return print(f'{len(x)} images: {_shown(_save_picture(image_grid(x, scale=2), out))}')
     for i,img in enumerate(x): _save_picture(image_grid(img[None], 1), here(out)/f'{i:05}.png')
@@ -178,7 +200,7 @@ def evaluate(
     print(f'scores and protocol: {out}')
 
 def doctor(
-    images:str,              # pictures; none: the data set
+    images:str,              # pictures, or folders of them; none: the data set
     tokenizer:str=TOKENIZER, # a shipped name, a folder, or OWNER/NAME on the Hugging Face hub
     data:str='fashion',      # data set whose held-out images are looked at where no pictures are named
     n:int=500,               # how many of them
@@ -191,7 +213,7 @@ def doctor(
     from iutok.tokenizers import pictures
     tok = Tokenizer.from_pretrained(tokenizer)
     labels = None
-    if images: x = (pictures(images, tok.image_size)/2+.5).clamp(0, 1)
+    if images: x = (pictures(_listed(images), tok.image_size)/2+.5).clamp(0, 1)
     else:
         held = load_images(data, 'test')
         held = held.take(min(check_count('n', n), len(held)))
@@ -264,20 +286,27 @@ _iutok() {{
 complete -o default -F _iutok iutok'''
 
 # %% ../nbs/91_cli.ipynb #3fcbb2c7
+def _done(args):
+    if not args or args[0] in _HELP: return print(usage()) or 0
+    command,rest = args[0],args[1:]
+    if command=='completion': return print(completion()) or 0
+    if command in CLONE: return in_clone(command, rest)
+    if command not in COMMANDS:
+        raise ValueError(f"there is no command '{command}'; there are {', '.join([*COMMANDS, *_ABOUT])}")
+    given = {k:v for k,v in vars(parser(command).parse_args(rest)).items() if k not in ('pdb', 'xtra')}
+    return COMMANDS[command](**given) or 0
+
 def main(
     args:list=None, # the words after iutok; None: those of this process
 )->int:             # exit code: 0, or 2 where something was refused
     "The command `iutok`."
     args = sys.argv[1:] if args is None else list(args)
     try:
-        if not args or args[0] in _HELP: return print(usage()) or 0
-        command,rest = args[0],args[1:]
-        if command=='completion': return print(completion()) or 0
-        if command in CLONE: return in_clone(command, rest)
-        if command not in COMMANDS:
-            raise ValueError(f"there is no command '{command}'; there are {', '.join([*COMMANDS, *_ABOUT])}")
-        given = {k:v for k,v in vars(parser(command).parse_args(rest)).items() if k not in ('pdb', 'xtra')}
-        return COMMANDS[command](**given) or 0
+        try: return _done(args)
+        finally: sys.stdout.flush()
+    except BrokenPipeError: # `| head` has read enough; what is left goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, TypeError, OSError) as e:
         print(f"iutok: {' '.join(str(e).split())}", file=sys.stderr)
         return 2

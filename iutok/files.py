@@ -84,8 +84,9 @@ def load_json(
     path = Path(path)
     if not path.exists(): raise ValueError(f'{path} does not exist.')
     try: return json.loads(path.read_text())
-    except json.JSONDecodeError as e:
-        raise ValueError(f'{path} is not valid JSON ({e}); delete it and run again.') from None
+    except (ValueError, RecursionError, OSError) as e: # no JSON, no text, too deep, or a folder
+        why = ' '.join(str(e).split())[:150]
+        raise ValueError(f'{path} is not valid JSON ({why}); delete it and run again.') from None
 
 # %% ../nbs/01_files.ipynb #adec70e1
 def fingerprint(

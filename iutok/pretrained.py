@@ -32,6 +32,7 @@ def shipped()->list[str]:
 def find_pretrained(
     name:str|Path,    # a folder, one of `shipped()`, or OWNER/NAME on the Hugging Face hub
     revision:str=None,# on the hub: branch, tag or commit
+    hub:bool=True,    # whether it may be asked
 )->Path:              # folder of the tokenizer
     """Where a tokenizer lies. The hub is asked only for OWNER/NAME that is nothing here; raises ValueError where there
     is none."""
@@ -39,7 +40,7 @@ def find_pretrained(
     for folder in (here(name), project_root()/name, asset('pretrained')/name):
         if folder.is_dir() and name: return folder
     known = f"Shipped are {', '.join(shipped())}"
-    if re.fullmatch(r'[\w.-]+/[\w.-]+', name) and name.split('/')[0] not in _OURS:
+    if hub and re.fullmatch(r'[\w.-]+/[\w.-]+', name) and name.split('/')[0] not in _OURS:
         return _from_hub(name, revision, known)
     raise ValueError(f"'{name}' is no folder and no tokenizer of this package. {known}; scripts/reproduce makes "
                      "others, in runs/.")

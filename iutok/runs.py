@@ -123,7 +123,10 @@ def read_record(
     if not f.exists():
         raise ValueError(f'{short_path(p)} holds no record.json: that run did not finish. Start it again and it '
                          'continues where it stopped.')
-    return load_json(f) | dict(folder=str(f.parent))
+    r = load_json(f)
+    lost = [k for k in ('run', 'notebook', 'id', 'metrics') if not isinstance(r, dict) or k not in r]
+    if lost: raise ValueError(f'{short_path(f)} is no record of a run: it lacks {lost[0]}.')
+    return r | dict(folder=str(f.parent))
 
 _LITERAL = (ast.Constant, ast.List, ast.Dict, ast.UnaryOp)
 

@@ -17,7 +17,8 @@ from torch import Tensor,nn
 from .checks import PROFILES,SHIPPED_TEACHERS,WORLDS,check_choice
 from .files import asset,atomic,cached,fingerprint,short_path
 from .precision import arithmetic,autocast
-from .weights import fill_weights,hub_file,read_weights,timm_effnet_names,timm_vit_names,torchvision_file
+from .weights import (fill_weights,hub_file,misfit,read_header,read_weights,timm_effnet_names,timm_vit_names,
+                           torchvision_file)
 
 # %% ../nbs/12_teachers.ipynb #7bd0718f
 @dataclass(frozen=True)
@@ -105,26 +106,29 @@ def teacher_file(
 def read_info(
     path:str|Path, # a file written by save_teacher
 )->dict:           # its info
-    "What a teacher's file says of itself, e.g. `classes`, the classes' vectors in the space of images and captions."
-    from safetensors import safe_open
-    with safe_open(path, 'pt') as f: return json.loads(f.metadata()['info'])
+    """What a teacher's file says of itself, e.g. `classes`, the classes' vectors in the space of images and captions.
+    A ValueError for another file."""
+    said = read_header(path)[0]
+    try: return json.loads(said['info'])
+    except (KeyError, ValueError): raise ValueError(f"{short_path(path)} is not the file of a mini teacher: it has no "
+                                                    "'info' in its header.") from None
 
 # %% ../nbs/12_teachers.ipynb #0aa80710
 def _mini_info(name, path, data='fashion'): # a small ViT's row and its constructor's arguments, from its file's header
-    from safetensors import SafetensorError,safe_open
-    try:
-        with safe_open(path, 'pt') as f: meta = f.metadata() or {}
-    except (SafetensorError, OSError) as e:
-        raise ValueError(f'{short_path(path)} is no readable safetensors file ({e}); copy it again.') from None
+    meta = read_header(path)[0]
     if not {'config','info'} <= set(meta):
         raise ValueError(f"{short_path(path)} is not the file of a mini teacher: it has no 'config' and 'info' in its "
                          f"header. For the paper's '{name}', pass profile='paper'.")
-    config,info = json.loads(meta['config']),json.loads(meta['info'])
-    trunk,head = config['embed_dim'],config.get('num_classes', 0)
+    try:
+        config,info = json.loads(meta['config']),json.loads(meta['info'])
+        trunk,head = config['embed_dim'],config.get('num_classes', 0)
+        patch,side,mean,std = config['patch_size'],config['img_size'],tuple(info['mean']),tuple(info['std'])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise ValueError(f"{short_path(path)} is damaged: its header describes no vision transformer ({e}).") from None
     source = f"iutok:{'emoji/'*(data=='emoji')}{Path(path).name}, mini, record {info.get('record') or 'none'}"
     widths = dict(trunk=trunk, head=head) if head else {}
-    row = Teacher(name, source, info.get('feature', _TOKENS), head or trunk, config['patch_size'], config['img_size'],
-                  tuple(info['mean']), tuple(info['std']), info.get('licence', ''), **widths)
+    row = Teacher(name, source, info.get('feature', _TOKENS), head or trunk, patch, side, mean, std,
+                  info.get('licence', ''), **widths)
     return row,config
 
 def _table(profile, data): # the rows that are no files; a patch of 'pixels' is as large as one of the 8 x 8 tokens
@@ -362,7 +366,10 @@ def _effnet(name, pretrained, weights): # -> network, the tensors that its hash 
 
 def _mini(info, config, path, pretrained, project):
     from timm.models.vision_transformer import VisionTransformer
-    net = VisionTransformer(**config, dynamic_img_size=True)
+    make = lambda: VisionTransformer(**config, dynamic_img_size=True)
+    if why := misfit(make, config, read_header(path)[1]):
+        raise ValueError(f"'{short_path(path)}' does not hold the network that its header describes ({why}).")
+    net = make()
     if pretrained:
         state = {k:v.float() for k,v in read_weights(path).items()}
         fill_weights(net, state, f"the mini teacher '{info.name}'", path)
@@ -402,6 +409,8 @@ def _any_timm(name, pretrained, weights, size, project): # a model of no table: 
     model,_,at = name.removeprefix('timm:').partition('@')
     if at and not at.removeprefix('-').isdigit():
         raise ValueError(f"'{name}': after @ stands the index of a block or stage, such as -2.")
+    if ':' in model: # timm would fetch and build what any repository describes
+        raise ValueError(f"'{name}': timm:NAME takes the names of timm.list_models(), no repository and no folder.")
     at = int(at) if at else None
     info = Teacher(name, f'timm:{model}', f'block or stage {at}' if at is not None else 'last map', 0, 0, 0, (), (), '')
     net,info = _from_timm(info, at, pretrained, weights, size, project)
@@ -476,7 +485,7 @@ def load_teacher(
     if weights is not None and name in UNLEARNED:
         raise ValueError(f"The teacher '{name}' has learned nothing and has no weights to read; leave weights None.")
     sides = () if size is None else (size,) if isinstance(size, int) else tuple(size)
-    if len(sides)>2 or any(isinstance(s, bool) or not isinstance(s, int) or s<1 for s in sides):
+    if len(sides)>2 or any(isinstance(s, bool) or not isinstance(s, int) or not 1<=s<=2**14 for s in sides):
         raise ValueError(f'size is a side or (height, width) in pixels, got {size!r}.')
     free = name.startswith('timm:')
     if not free:

@@ -22,6 +22,7 @@ from .metrics.features import Scorer,check_u8,get_extractor,load_scorer
 from .metrics.scores import reference_stats,score_images,settings_of
 from .mini_teachers import caption_ranks
 from .training import warmup_cosine
+from .weights import misfit,read_header,read_weights
 
 # %% ../nbs/75_text_evaluation.ipynb #2cd622e0
 PROMPTS = ('plain', 'held_out', 'pairs')
@@ -199,15 +200,14 @@ def load_matcher(
     path=None,  # as save_matcher wrote it; None: the one in the package
 )->Matcher:     # in eval mode, without gradients
     "A network that matches pictures with captions. Raises ValueError for another file."
-    from safetensors import safe_open
     path = Path(path or asset('emoji_matcher.safetensors'))
-    try:
-        with safe_open(path, 'pt') as f,torch.random.fork_rng(devices=[]):
-            net,state = Matcher(**json.loads(f.metadata()['config'])),{k:f.get_tensor(k).float() for k in f.keys()}
-        left = net.load_state_dict(state, strict=False)
-    except Exception as e: raise ValueError(f'{path} holds no Matcher: {" ".join(str(e).split())[:120]}') from None
-    lost = [k for k in left.missing_keys if not k.endswith('num_batches_tracked')]
-    if lost: raise ValueError(f'{path} holds no Matcher: it lacks {lost[0]}')
+    said,held = read_header(path)
+    try: config = json.loads(said['config'])
+    except (KeyError, ValueError, RecursionError): config = None
+    make = lambda: Matcher(**config)
+    if why := misfit(make, config, held, ('num_batches_tracked',)): raise ValueError(f'{path} holds no Matcher: {why}')
+    with torch.random.fork_rng(devices=[]): net = make()
+    net.load_state_dict({k:v.float() for k,v in read_weights(path).items()}, strict=False)
     return net.eval().requires_grad_(False)
 
 # %% ../nbs/75_text_evaluation.ipynb #cd300883

@@ -208,7 +208,7 @@ def load_checkpoint(
             p.module.load_state_dict(state['phases'][k]['module'])
             p.optimizer.load_state_dict(state['phases'][k]['optimizer'])
         if ema is not None: ema.load_state_dict(state['ema'])
-    except (RuntimeError, ValueError) as e:
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as e:
         why = ' '.join(str(e).split())[:200]
         raise ValueError(f"{path} was written by other modules than this run's ({why}); {anew}.") from None
     if len(rng)==world: _set_rng(rng[rank])

@@ -144,9 +144,9 @@ def test_rebuilt_from_its_config(arch, tmp_path):
     assert torch.equal(twin.logits(*batch(ar)), ar.logits(*batch(ar)))
 
 @pytest.mark.parametrize('kw,said',
-                         [(dict(arch='bert'), "'llama' or 'gpt2'"), (dict(heads=5), 'do not fit'),
+                         [(dict(arch='bert'), 'arch must be one of llama, gpt2'), (dict(heads=5), 'do not fit'),
                           (dict(width=9, heads=3), 'even for llama'), (dict(drop_label=1.), 'drop_label'),
-                          (dict(arch='gpt2', positions=8), 'too few'), (dict(layers=0), 'must be positive')])
+                          (dict(arch='gpt2', positions=8), 'too few'), (dict(layers=0), 'layers must be')])
 def test_wrong_sizes_are_refused(kw, said):
     with pytest.raises(ValueError, match=said): small(**kw)
 

@@ -3,6 +3,7 @@ import json,os,subprocess,sys
 from pathlib import Path
 import pytest,torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 from iutok import cli
 from iutok.data import load_images
@@ -39,6 +40,17 @@ def test_codes_are_those_of_the_library_and_come_back_as_its_images(say, picture
     assert say('decode', 'codes.safetensors', '--out', 'all.jpg')[0]==0
     assert Image.open(tmp_path/'all.jpg').format=='JPEG'
 
+def test_a_folder_is_its_pictures_by_name(say, pictures, tmp_path):
+    (tmp_path/'some').mkdir()
+    for p in pictures: (tmp_path/p).rename(tmp_path/'some'/p)
+    (tmp_path/'some'/'notes.txt').write_text('no picture')
+    for out,what in (('a', ['some/']), ('b', ['some/0.png', 'some/1.png'])):
+        code,said,err = say('encode', *what, '--tokenizer', 'quick/fsq', '--out', f'{out}.safetensors')
+        assert code==0 and said.startswith('2 pictures'), err
+    a,b = (load_file(tmp_path/f'{k}.safetensors')['ids'] for k in 'ab')
+    assert torch.equal(a, b)
+    with safe_open(tmp_path/'a.safetensors', 'pt') as f: assert json.loads(f.metadata()['images'])==what
+
 def test_samples_depend_on_the_seed_alone(say, tmp_path):
     for out,seed in (('a', 0), ('b', 0), ('c', 1)):
         how = ('--tokenizer', 'quick/vqgan', '--classes', '3,Bag', '--n', 2, '--seed', seed, '--out', f'{out}.png')
@@ -66,7 +78,8 @@ def test_a_folder_of_pictures_is_tokenised_once(say, pictures, tmp_path):
 
 @pytest.mark.parametrize('args, why', [
     (['encod'], "there is no command 'encod'"), (['encode'], 'images'), (['encode', 'cat.png'], 'no picture cat.png'),
-    (['encode', '.'], 'is a folder'), (['encode', '0.png', '--size', '3'], 'unrecognized arguments: --size'),
+    (['encode', 'empty'], 'no picture in empty'),
+    (['encode', '0.png', '--size', '3'], 'unrecognized arguments: --size'),
     (['encode', '0.png', '--tokenizer', 'mini/none'], 'no tokenizer of this package'),
     (['decode', 'none.safetensors'], 'no file none.safetensors'), (['decode', '0.png'], 'holds no codes'),
     (['sample', '--classes', 'Hat'], "no class 'Hat'"), (['sample', '--n', '0'], 'n must be a whole number'),
@@ -74,6 +87,7 @@ def test_a_folder_of_pictures_is_tokenised_once(say, pictures, tmp_path):
     (['tokenize', '--data', 'x'], 'not known'),
     (['train', 'vqgan'], 'runs the notebooks of a clone'), (['reproduce'], 'git clone'), (['verify'], 'git clone')])
 def test_what_is_wrong_is_said_in_one_sentence_with_exit_code_2(say, pictures, args, why):
+    Path('empty').mkdir()
     code,_,err = say(*args) # tmp_path is no clone
     assert code==2 and why in err and err.count('\n')==1 and err.startswith('iutok: ')
 
@@ -116,3 +130,13 @@ def test_help_needs_no_network_library():
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT,
                          env=os.environ | dict(PYTHONPATH=str(ROOT))).stdout
     assert out.splitlines()[-1]=='[]'
+
+@pytest.mark.parametrize('words', ['', 'completion', 'encode --help'])
+def test_a_reader_that_has_gone_is_no_error(words): # as after `| head -1`
+    r,w = os.pipe()
+    os.close(r)
+    code = 'import sys; from iutok.cli import main; sys.exit(main())'
+    done = subprocess.run([sys.executable, '-c', code, *words.split()], stdout=w, stderr=subprocess.PIPE, text=True,
+                          cwd=ROOT, env=os.environ | dict(PYTHONPATH=str(ROOT)))
+    os.close(w)
+    assert done.stderr=='' and done.returncode in (0, 141)

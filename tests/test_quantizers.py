@@ -167,6 +167,13 @@ def test_every_id_survives_decode_and_requantise(make):
     if q.kind not in ('fsq', 'ifsq', 'ibq', 'residual'): assert torch.equal(q(q.decode(ids)).idx, ids)
     assert len(q.decode(ids)[0,:,0].T.unique(dim=0))==q.n_codes
 
+@each
+def test_assign_gives_a_list_of_latents_the_ids_of_forward(make):
+    torch.manual_seed(0)
+    q,z = make(),torch.randn(3, 4, 6, 5)
+    q(z)
+    assert torch.equal(q.eval().assign(flatten(z)), q(z).idx.flatten())
+
 @fast
 @given(levels=st.lists(st.integers(2, 9), min_size=1, max_size=5), grid=grids(), seed=st.integers(0, 99))
 def test_fsq_ids_are_a_bijection(levels, grid, seed):

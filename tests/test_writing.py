@@ -1,5 +1,7 @@
 "How the pages are written, as far as a machine can tell."
-import json, re
+import ast, io, json, re, subprocess, sys, tokenize
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 import pytest
 
@@ -131,3 +133,53 @@ def test_the_glossary_is_in_order_and_calls_chapters_by_their_titles():
     terms = [r[0].casefold() for r in rows]
     assert terms==sorted(set(terms))
     assert not [r for r in rows if title(ROOT/'nbs'/r[3])!=r[2]]
+
+# --- spelling --------------------------------------------------------------------------------------------------------
+
+def spoken(): # file -> what people wrote into it; of a page its cells, without outputs
+    for page in PAGES:
+        yield page, [(c['cell_type'], ''.join(c['source'])) for c in json.loads(page.read_text())['cells']]
+    own = [*ROOT.glob('*.md'), *ROOT.glob('*.toml'), *ROOT.glob('tests/**/*.py'), *ROOT.glob('scripts/*')]
+    for f in sorted(own):
+        if f.is_file(): yield f, [('markdown' if f.suffix=='.md' else 'code', f.read_text())]
+
+def misspelt(folder): # what codespell finds: 'file:line: word ==> word'
+    asked = [sys.executable, '-m', 'codespell_lib', '--toml', ROOT/'pyproject.toml', '.']
+    return subprocess.run(asked, cwd=folder, capture_output=True, text=True).stdout.splitlines()
+
+def test_nothing_is_misspelt(tmp_path):
+    for f,texts in spoken():
+        (tmp_path/f.name).write_text('\n'.join(t for _,t in texts))
+    (tmp_path/'planted').write_text('one that is '+'sep'+'erate')
+    assert misspelt(tmp_path)==['./planted:1: sep'+'erate ==> separate']
+
+def read(kind, text): # words that are read as English: prose, comments, docstrings
+    if kind=='markdown':
+        text = re.sub(r'```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$\n]+\$', ' ', text, flags=re.S)
+        text = re.sub(r'\]\([^)]*\)|https?://\S+|<[^>]+>', ' ', text)
+    else:
+        try: tree = ast.parse(text)
+        except SyntaxError: return [] # bash, or a cell's magic
+        docs = [ast.get_docstring(n) or '' for n in ast.walk(tree)
+                if isinstance(n, (ast.Module, ast.FunctionDef, ast.ClassDef))]
+        comments = [t.string for t in tokenize.generate_tokens(io.StringIO(text).readline) if t.type==tokenize.COMMENT]
+        text = re.sub(r'`[^`]*`', ' ', '\n'.join(docs+comments))
+    return re.findall('[A-Za-z]+', text)
+
+BOTH = {'program', 'practice', 'story', 'meter', 'writable', 'License'} # computers; a noun; a tale; a device; names
+
+@cache
+def of_america(): # spellings for which British English has another
+    table = (files('codespell_lib')/'data'/'dictionary_en-GB_to_en-US.txt').read_text()
+    return {l.split('->')[1].strip(' ,') for l in table.splitlines() if '->' in l}
+
+def american(words): return sorted({w for w in words if w.lower() in of_america() and w not in BOTH})
+
+@pytest.mark.parametrize('kind, text, found', [
+    ('markdown', 'The color and the centre.', ['color']), ('markdown', 'as `color` in `code`', []),
+    ('code', 'color = 1 # its colour', []), ('code', 'def f(color):\n    "Normalize it."', ['Normalize'])])
+def test_american_spelling_is_found(kind, text, found): assert american(read(kind, text))==found
+
+def test_prose_is_spelt_as_the_british_do():
+    seen = {f.name:american(w for kind,text in texts for w in read(kind, text)) for f,texts in spoken()}
+    assert not {k:v for k,v in seen.items() if v}

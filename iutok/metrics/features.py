@@ -16,6 +16,7 @@ from ..files import asset,atomic,fingerprint,load_json,save_json
 from ..precision import this_device
 from ..data import ImageSet,sequential
 from ..teachers import effnet
+from ..weights import misfit,read_header
 from .statistics import Features,FeatureStats
 from .inception import INCEPTION_FILES,INCEPTION_URL,Inception
 from .spaces import SPACES,SpaceNet
@@ -85,11 +86,13 @@ def load_scorer(
 )->Scorer:          # in eval mode, without gradients
     "A trained classifier. Raises ValueError for weights of another network."
     from safetensors.torch import load_file
-    net,state = Scorer(**scorer_facts(name)['network']),load_file(_scorer_file(name))
-    try: missing,extra = net.load_state_dict(state, strict=False)
-    except RuntimeError: extra = True # another shape
-    if extra or any(not k.endswith('num_batches_tracked') for k in missing):
-        raise ValueError(f'{name} does not hold the weights of the Scorer that its JSON file describes')
+    path,told = _scorer_file(name),scorer_facts(name)
+    how = told.get('network') if isinstance(told, dict) else None
+    make = lambda: Scorer(**how)
+    if why := misfit(make, how, read_header(path)[1], ('num_batches_tracked',)):
+        raise ValueError(f'{name} does not hold the weights of the Scorer that its JSON file describes ({why})')
+    net = make()
+    net.load_state_dict(load_file(path), strict=False)
     return net.eval().requires_grad_(False)
 
 # %% ../../nbs/70_metrics.features.ipynb #57cf1abd

@@ -6,15 +6,17 @@
 __all__ = ['UNKNOWN', 'Features', 'differ', 'FeatureStats', 'frechet_distance', 'statistics']
 
 # %% ../../nbs/66_metrics.statistics.ipynb #e017df87
-import json,zipfile,numpy as np,torch
+import json,math,zipfile,zlib,numpy as np,torch
 import torch.distributed as dist
 from pathlib import Path
 from typing import NamedTuple
 from fastcore.basics import patch
 from torch import Tensor
+from ..checks import check_count
 from ..files import atomic
 from ..precision import this_device
 from ..quantizers.base import all_sum,group_size
+from ..weights import read_header,read_weights
 
 # %% ../../nbs/66_metrics.statistics.ipynb #2c963199
 class Features(NamedTuple):
@@ -77,6 +79,7 @@ def given(cls:FeatureStats,
         raise ValueError(f'a mean (D,) and a covariance (D, D) are needed, got {mu.shape} and {sigma.shape}')
     if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
         raise ValueError('the statistics hold NaN or infinity')
+    if n is not None: check_count('n, the images behind statistics,', n, 2)
     new = cls(made_by, images)
     new._n,new._mean,new._half = n,mu,sigma if n is None else sigma*(n-1)
     return new
@@ -189,21 +192,42 @@ def _read_pth(path):
     return mu,sigma,None
 
 def _read_npz(path):
-    with np.load(path, allow_pickle=False) as z:
-        if not {'mu', 'sigma'} <= set(z.files):
-            raise ValueError(f'{path.name} holds {", ".join(z.files)}; statistics need mu and sigma')
-        mu,sigma,images = z['mu'],z['sigma'],'arr_0.npy' if 'arr_0' in z.files else None
-    if not images: return mu,sigma,None
-    with zipfile.ZipFile(path) as z, z.open(images) as f: # the header alone: the images are gigabytes
-        shape = (np.lib.format.read_array_header_1_0 if np.lib.format.read_magic(f)[0] == 1 else
-                 np.lib.format.read_array_header_2_0)(f)[0]
-    return mu,sigma,shape[0]
+    try:
+        with zipfile.ZipFile(path) as z: shapes = {n.removesuffix('.npy'):_shape(z, n) for n in z.namelist()}
+        if not {'mu', 'sigma'} <= shapes.keys():
+            raise ValueError(f'it holds {", ".join(shapes)}; statistics need mu and sigma')
+        _check_shapes(shapes)
+        with np.load(path, allow_pickle=False) as z: mu,sigma = z['mu'],z['sigma']
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError) as e:
+        raise ValueError(f'{path.name} is no file of statistics: {" ".join(str(e).split())[:150]}') from None
+    return mu,sigma,shapes['arr_0'][0] if shapes.get('arr_0') else None
+
+def _shape(z, name): # of an array in an .npz file, from its header alone: images are gigabytes
+    with z.open(name) as f:
+        read = np.lib.format.read_array_header_1_0 if np.lib.format.read_magic(f)[0] == 1 else \
+               np.lib.format.read_array_header_2_0
+        shape,_,kind = read(f)
+    if math.prod(shape)*kind.itemsize > z.getinfo(name).file_size: raise ValueError(f'{name} is shorter than it says')
+    return shape
+
+_WIDEST = 2**14 # dimensions of features: a covariance of 2 GB
+
+def _check_shapes(shapes): # before memory is taken
+    mu,sigma = shapes['mu'],shapes['sigma']
+    if len(mu) != 1 or tuple(sigma) != (mu[0], mu[0]) or not 0 < mu[0] <= _WIDEST:
+        raise ValueError(f'a mean (D,) and a covariance (D, D) with D up to {_WIDEST} are needed, got {tuple(mu)} and '
+                         f'{tuple(sigma)}')
 
 def _read_ours(path):
-    from safetensors import safe_open
-    with safe_open(path, 'pt') as f:
-        about = {k:json.loads(v) for k,v in (f.metadata() or {}).items()}
-        return f.get_tensor('mu').double().numpy(),f.get_tensor('sigma').numpy(),about
+    said,held = read_header(path)
+    try:
+        about = {k:json.loads(said[k]) for k in ('n', 'made_by', 'images')}
+        _check_shapes(held)
+    except (KeyError, ValueError, RecursionError) as e:
+        why = f'it lacks {e}' if isinstance(e, KeyError) else ' '.join(str(e).split())[:150]
+        raise ValueError(f'{path.name} is no file of statistics: {why}') from None
+    read = read_weights(path)
+    return read['mu'].double().numpy(),read['sigma'].double().numpy(),about
 
 # %% ../../nbs/66_metrics.statistics.ipynb #5424cac8
 @patch

@@ -8,7 +8,6 @@ __all__ = ['RECIPES', 'KINDS', 'FILE', 'FORMAT', 'load_proposal', 'AR', 'NAR', '
 # %% ../../nbs/62_proposals.__init__.ipynb #5d350c84
 import json
 from pathlib import Path
-import torch
 from fastcore.basics import patch
 from torch import Tensor
 from ..files import atomic,fingerprint,short_path
@@ -17,6 +16,7 @@ from .ar import AR,AR_SIZES
 from .nar import NAR,NAR_SIZES
 from .text import T2I,T2I_SIZES
 from ..tokenizers import Tokenizer
+from ..weights import misfit,read_header
 
 # %% ../../nbs/62_proposals.__init__.ipynb #ea3793c1
 _all_ = ['AR', 'NAR', 'T2I']
@@ -65,14 +65,9 @@ def _hash(weights): return fingerprint(sorted(weights), *[weights[k] for k in so
 _HEADER = dict(format=str, kind=str, config=dict, tokenizer=str, weights=str)
 
 def _read(path): # -> what the header says, name -> shape
-    from safetensors import SafetensorError,safe_open
-    try:
-        with safe_open(path, 'pt') as f:
-            said = json.loads((f.metadata() or {}).get('proposal', 'null'))
-            shapes = {k:tuple(f.get_slice(k).get_shape()) for k in f.keys()}
-    except (SafetensorError, OSError, ValueError, RecursionError) as e:
-        why = ' '.join(str(e).split())[:100]
-        raise ValueError(f'{short_path(path)} is damaged ({why}); copy it again or repeat the run.') from None
+    header,shapes = read_header(path)
+    try: said = json.loads(header.get('proposal', 'null'))
+    except (ValueError, RecursionError): said = None
     if not isinstance(said, dict) or any(not isinstance(said.get(k), t) for k,t in _HEADER.items()):
         raise ValueError(f'{short_path(path)} is no proposal network of iutok: its header does not say what it holds.')
     for k,known in dict(format=[FORMAT], kind=list(KINDS)).items():
@@ -80,15 +75,6 @@ def _read(path): # -> what the header says, name -> shape
             raise ValueError(f'{short_path(path)} is of {k} {said[k][:40]!r}; this version reads {", ".join(known)}.')
     return said,shapes
 
-def _fits(said, shapes): # would this network have these tensors?
-    layers = [v for k,v in said['config'].items() if k.endswith('layers') and v is not None]
-    if any(not isinstance(v, int) or v>len(shapes) for v in layers): return False
-    try:
-        with torch.device('meta'): net = KINDS[said['kind']](**said['config'])
-    except (TypeError, ValueError, RuntimeError, OverflowError): return False
-    held = sum(p.numel() for p in net.parameters())
-    tables = sum(b.numel() for b in net.buffers()) # computed, not read
-    return {k:tuple(v.shape) for k,v in net.state_dict().items()}==shapes and tables<=max(held, 2**20)
 
 # %% ../../nbs/62_proposals.__init__.ipynb #cb5426ac
 def load_proposal(
@@ -106,10 +92,12 @@ def load_proposal(
     if tokenizer is not None and said['tokenizer']!=tokenizer.fingerprint(encoding_only=True):
         raise ValueError(f'The network in {short_path(path.parent)} was trained on the codes of another tokenizer; '
                          'give the one that its run used.')
-    weights = load_file(path) if _fits(said, shapes) else None
-    if weights is None or _hash(weights)!=said['weights']:
-        raise ValueError(f'{short_path(path)} does not hold the weights that its header describes; copy it again or '
-                         'repeat the run.')
-    net = KINDS[said['kind']](**said['config'])
+    make = lambda: KINDS[said['kind']](**said['config'])
+    why = misfit(make, said['config'], shapes)
+    weights = {} if why else load_file(path)
+    if why or _hash(weights)!=said['weights']:
+        raise ValueError(f'{short_path(path)} does not hold the weights that its header describes'
+                         f"{f' ({why})'*bool(why)}; copy it again or repeat the run.")
+    net = make()
     net.load_state_dict(weights)
     return net.eval()

@@ -14,7 +14,7 @@ import torch, torch.nn.functional as F
 from fastcore.basics import patch,store_attr
 from torch import Tensor,nn
 from ..checks import check_choice,check_count,check_integers,check_range,check_seed
-from .ar import AR,AR_SIZES,Layer,_check_ids
+from .ar import AR,AR_SIZES,LONGEST,Layer,_check_ids
 
 # %% ../../nbs/52_proposals.nar.ipynb #207be3ec
 @dataclass(frozen=True)
@@ -163,6 +163,7 @@ class NAR(nn.Module):
         if mage and decoder_layers is None: decoder_layers = 8
         if mage and decoder_heads is None: decoder_heads = heads
         if not mage: arch = check_choice('arch', 'llama' if arch is None else arch, ('llama', 'gpt2'))
+        check_count('width', width)
         if mlp is None: mlp = int(2.75*width) if arch=='llama' else 4*width
         if dropout is None: dropout = 0. if arch=='llama' else .1
         if mask_rate is None: mask_rate = 'truncnorm' if mage else 'arccos'
@@ -179,7 +180,8 @@ class NAR(nn.Module):
 @patch
 def check_sizes(self:NAR):
     "Raise a ValueError for arguments that do not fit together."
-    for k in 'n_codes n_classes length layers width heads mlp'.split(): check_count(k, getattr(self, k))
+    for k in 'n_codes n_classes layers width heads mlp'.split(): check_count(k, getattr(self, k))
+    check_count('length', self.length, 1, LONGEST)
     decoder = () if self.form=='maskgit' else ('decoder_layers', 'decoder_heads')
     for k in decoder: check_count(k, getattr(self, k))
     for h in (self.heads, self.decoder_heads or 1):

@@ -125,8 +125,7 @@ _BOUNDS = dict(n_codes=2**32, images=2**40, n_views=2**16, rows=2**32, height=2*
 
 def _read_plan(path): # a foreign file is judged before it is believed
     if path.stat().st_size>2**25: raise ValueError(f'{path} is too large for a list of shards.')
-    try: told = load_json(path)
-    except UnicodeDecodeError: raise ValueError(f'{path} is not valid JSON; delete it and run again.') from None
+    told = load_json(path)
     if not isinstance(told, dict) or told.get('format')!=_FORMAT:
         raise ValueError(f'{path} does not describe token shards of this kind: write them again.')
     for k,most in _BOUNDS.items(): check_count(f'{k} in {path}', told.get(k), 1, most)

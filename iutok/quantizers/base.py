@@ -125,10 +125,16 @@ class Quantizer(nn.Module):
     def assign(self,
         x:Tensor, # (N, D) float32 latents
     )->Tensor:    # (N,) int64
-        "Ids of a list of vectors, without training."
+        "The ids that `forward` gives to a list of latents, without training."
         was,self.training = self.training,False
         try: return self.step(self.prepare(x))[1]
         finally: self.training = was
+
+    def behind(self,
+        x:Tensor, # (N, D) code vectors, or what is near them
+    )->Tensor:    # (N,) int64
+        "The ids of a list of code vectors; a variant that does not compare latents with its codes has its own."
+        return self.assign(x)
 
     def lookup(self,
         idx:Tensor, # (...) int64
@@ -150,7 +156,7 @@ class Quantizer(nn.Module):
         "The ids behind code vectors: the inverse of `decode`. Raises TypeError or ValueError for what are not latents."
         check_z(z_q, self.dim, self.kind)
         b,_,h,w = z_q.shape
-        return self.assign(flatten(z_q)).view(b, h, w)
+        return self.behind(flatten(z_q)).view(b, h, w)
 
     def join_step(self):
         "Take part in what the ranks exchange in a training step, without data: for a rank whose data ran out first."

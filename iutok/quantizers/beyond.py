@@ -11,7 +11,7 @@ from fastcore.basics import store_attr
 from torch import Tensor,nn
 from torch.utils.checkpoint import checkpoint
 from ..checks import check_count,check_range
-from .base import Quantizer,check_z,flatten
+from .base import Quantizer
 from .cvq import CVQ,OnlineCluster
 from .ema import NormEMA
 from .grid import BSQ,FSQ,IFSQ,LFQ
@@ -97,12 +97,7 @@ class IBQ(Quantizer):
 
     def assign(self, x): return largest_product(x, self.codebook)
 
-    @torch.no_grad()
-    def requantise(self, z_q):
-        """Ids (B, H, W) behind code vectors (B, D, H, W), by distance:
-        the largest product of a code is not always with itself."""
-        check_z(z_q, self.dim, self.kind)
-        return nearest_code(flatten(z_q), self.codebook).view(z_q.shape[0], *z_q.shape[2:])
+    def behind(self, x): return nearest_code(x, self.codebook) # the largest product of a code may be with another
 
     def step(self, x):
         codebook = self.codebook.to(x.dtype)
@@ -177,16 +172,12 @@ class Residual(Quantizer):
             ids.append(idx)
         return total, self.join(ids), loss
 
-    @torch.no_grad()
-    def requantise(self, z_q):
-        """Ids (B, H, W) behind sums of codes (B, D, H, W): a search over all sums up to K = 262,144;
+    def behind(self, x):
+        """Ids (N,) behind sums of codes (N, D): a search over all sums up to K = 262,144;
         beyond, greedily stage by stage, which may find the ids of another sum nearby."""
-        check_z(z_q, self.dim, self.kind)
-        b,_,h,w = z_q.shape
-        x = flatten(z_q)
-        if self.n_codes<=2**18: return nearest_code(x, self.codebook).view(b, h, w)
+        if self.n_codes<=2**18: return nearest_code(x, self.codebook)
         ids = []
         for i,s in enumerate(self.stages):
-            ids.append(s.assign(x/self.scale**i))
+            ids.append(s.behind(x/self.scale**i))
             x = x-self.scale**i*s.lookup(ids[-1])
-        return self.join(ids).view(b, h, w)
+        return self.join(ids)

@@ -48,7 +48,7 @@ class FSQ(Quantizer):
     def codebook(self): return self.lookup(torch.arange(self.n_codes, device=self.L.device))
 
     def lookup(self, idx): return (idx[...,None]//self.place%self.L-self.L//2)/(self.L//2).float()
-    def assign(self, x):
+    def behind(self, x): # codes lie evenly in [-1, 1], latents anywhere
         return (((x*(self.L//2)).round().long()+self.L//2).clamp(min=0).minimum(self.L-1)*self.place).sum(-1)
 
     def bound(self, x): return fsq_bound(x, self.L.float())
