@@ -222,7 +222,9 @@ def plot_curves(
     for ax,col in zip(axs.flat, columns):
         for name,path in runs.items():
             c = read_curves(path)
-            if col in c: ax.plot(c['step'], c[col], label=name, lw=1)
+            if col not in c: continue
+            alone = sum(v==v for v in c[col])==1 # a line through one point is not to be seen
+            ax.plot(c['step'], c[col], label=name, lw=1, ms=4, marker='o' if alone else None)
         ax.set(title=col, xlabel='step')
         if log: ax.set_yscale('log')
     axs[0,0].legend(fontsize=7)

@@ -19,6 +19,18 @@ def tiny(quantizer=None): # a tokenizer nobody trained
 
 HELD = load_images('fashion', 'test')
 
+# --- curves
+
+@pytest.mark.parametrize('values, marker', [(['.5'], 'o'), (['.5', ''], 'o'), (['.5', '.4'], 'None')])
+def test_a_curve_of_one_point_is_seen(values, marker, tmp_path):
+    from matplotlib import pyplot as plt
+    from iutok.viz import plot_curves
+    (tmp_path/'curves.csv').write_text('step,loss\n'+''.join(f'{i},{v}\n' for i,v in enumerate(values)))
+    fig = plot_curves(dict(a=tmp_path), ['loss', 'not there'])
+    lines = [l for ax in fig.axes for l in ax.lines]
+    plt.close(fig)
+    assert [l.get_marker() for l in lines]==[marker]
+
 # --- boxes by error
 
 def test_the_box_is_where_the_error_is():

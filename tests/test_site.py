@@ -43,9 +43,25 @@ def test_formulas_are_read_without_a_network(script, site):
         assert 'FORMULA' not in plain and not re.search(r'<code>\\', plain) and '$$' not in plain, p.url
     assert not any(re.search(r'<(?:script|link)[^>]+https?:', f.read_text()) for f in site[0].glob('*.html'))
 
-def test_what_machines_read_names_the_public_functions(site):
-    text = (site[0]/'llms.txt').read_text()
-    for word in ('## iutok.quantizers.search', '`nearest_code(', '`load_images(', '`fit('): assert word in text
+def test_what_machines_read_leads_to_every_page_and_holds_every_public_name(site):
+    out,pages = site
+    short,full = ((out/f'{n}.txt').read_text() for n in ('llms', 'llms-full'))
+    links = re.findall(r'^- \[(.+)\]\(([^)]+)\): (.*)$', short, re.M)
+    assert [(p.title, p.url, p.about) for p in pages]==links # in the order of the menu
+    for text in (short, full): assert re.match(r'# iutok\n\n> .+\n\n', text) # as llmstxt.org wants it
+    parts = dict(zip(*[iter(re.split(r'^## (.+)$', full, flags=re.M)[1:])]*2))
+    for name in parts:
+        module = importlib.import_module(name)
+        for k in module.__all__:
+            v = getattr(module, k)
+            if k.startswith('_') or not callable(v) or getattr(v, '__module__', None)!=name: continue
+            if v.__name__!=k: continue # a partial, or another name of something
+            doc = ((vars(v) if isinstance(v, type) else {}).get('__doc__', v.__doc__) or '').strip().split('\n')[0]
+            if doc.startswith(f'{k}('): doc = '' # what a dataclass says of itself
+            assert re.search(rf'^- `{k}\(.*`{": "*bool(doc)}{re.escape(doc)}', parts[name], re.M), f'{name}.{k}'
+    offered = {path.stem for path in (ROOT/'iutok').glob('*.py')}-{'__init__', '_modidx'}
+    assert {f'iutok.{m}' for m in offered}<=parts.keys()
+    assert '- `Tokenizer.encode(images, batch_size: int=256)`: Images to token grids;' in parts['iutok.tokenizers']
 
 def test_names_lead_to_the_cell_that_defines_them(script, site):
     out,pages = site
