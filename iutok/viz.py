@@ -253,7 +253,8 @@ def img_tag(
     alt:str='',    # what it shows, for readers who cannot see it
 )->str:
     "An HTML image with the picture inside."
-    return f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{base64.b64encode(png(picture)).decode()}">'
+    data = base64.b64encode(png(picture)).decode()
+    return f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{data}">'
 
 def save_png(
     path:str|Path, # file to write
