@@ -189,7 +189,8 @@ def card(
     said = f'\nProtocol: {how}.\n' if protocol else ''
     call = f'load_proposal({name!r}, tok)'
     more = f'\n`{call}` is the AR network that was trained on its codes.\n' if network else ''
-    return _CARD.format(name=in_cell(name), asked=repr(name), rows=rows, scores=scores, protocol=said, network=more, dtype=dtype)
+    return _CARD.format(name=in_cell(name), asked=repr(name), rows=rows, scores=scores, protocol=said, network=more,
+                        dtype=dtype)
 
 # %% ../nbs/45_pretrained.ipynb #bb7a01c4
 @patch

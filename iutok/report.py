@@ -152,7 +152,8 @@ def notes(
     page:Page,
 )->str:
     "Below a page: the runs behind it, where they were made, and the file that holds them."
-    if not page.shows: return f'<p class="note">Not run yet: <code>scripts/reproduce {html.escape(page.name)}</code> makes it.</p>'
+    name = html.escape(page.name)
+    if not page.shows: return f'<p class="note">Not run yet: <code>scripts/reproduce {name}</code> makes it.</p>'
     made = 'The page was made by a run of this set.' if page.made else 'The page is as committed; it was not made here.'
     if not page.records: return f'<p class="note">{made}</p>'
     groups = {}

@@ -1,5 +1,4 @@
 "A caption, a class, a file or a run may be called anything: no page takes it for a tag of HTML."
-import json
 from copy import deepcopy
 from html.parser import HTMLParser
 from pathlib import Path
@@ -55,8 +54,8 @@ def of_tooltips(d):
 
 def of_report(d):
     out = lambda **kw: dict(cell_type='code', source='', outputs=[dict(data=kw)])
-    cells = [dict(cell_type='markdown', source='# A page\n> asks'), out(**{'text/markdown':f'| {BAD} | b |\n|---|---|'}),
-             out(**{'text/plain':repr(BAD)}), out(**{'text/html':pd.DataFrame([BAD])._repr_html_()})]
+    cells = [dict(cell_type='markdown', source='# A page\n> asks'),
+             out(**{'text/markdown':f'| {BAD} | b |\n|---|---|'}), out(**{'text/plain':repr(BAD)}), out(**{'text/html':pd.DataFrame([BAD])._repr_html_()})]
     page = Page(BAD, dict(cells=cells), True, hostile())
     return write_report(d/'r.html', Choice('smoke'), [page, Page(BAD, dict(cells=cells[:1]), True)]).read_text()
 
@@ -110,6 +109,6 @@ def test_a_class_or_a_file_with_such_a_name_is_shown_by_the_notebook_as_text():
 
 def test_ordinary_names_stay_as_they_are():
     assert viz.in_cell('folder:/a b/c_d.png & [1, 2]')=='folder:/a b/c_d.png & [1, 2]'
-    own = json.loads((ROOT/'iutok/assets/pretrained/quick/fsq/records.json').read_text())
-    tok = Tokenizer.from_pretrained('quick/fsq')
-    assert card(tok, 'quick/fsq', own, True, 'float16')==(ROOT/'iutok/assets/pretrained/quick/fsq/README.md').read_text()
+    folder = ROOT/'iutok'/'assets'/'pretrained'/'quick'/'fsq'
+    made = card(Tokenizer.load(folder), 'quick/fsq', load_json(folder/'records.json'), True, 'float16')
+    assert made==(folder/'README.md').read_text()
