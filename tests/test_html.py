@@ -55,7 +55,8 @@ def of_tooltips(d):
 def of_report(d):
     out = lambda **kw: dict(cell_type='code', source='', outputs=[dict(data=kw)])
     cells = [dict(cell_type='markdown', source='# A page\n> asks'),
-             out(**{'text/markdown':f'| {BAD} | b |\n|---|---|'}), out(**{'text/plain':repr(BAD)}), out(**{'text/html':pd.DataFrame([BAD])._repr_html_()})]
+             out(**{'text/markdown':f'| {BAD} | b |\n|---|---|'}), out(**{'text/plain':repr(BAD)}),
+             out(**{'text/html':pd.DataFrame([BAD])._repr_html_()})]
     page = Page(BAD, dict(cells=cells), True, hostile())
     return write_report(d/'r.html', Choice('smoke'), [page, Page(BAD, dict(cells=cells[:1]), True)]).read_text()
 

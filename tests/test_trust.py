@@ -51,7 +51,8 @@ def photo(colour):
     return b.getvalue()
 
 ODD = ['../evil.png', '../../evil.png', '/evil.png', 'a/../../evil.png', './../evil.png', 'C:\\evil.png',
-       '..\\evil.png', '//evil.png', 'a/./b/../evil.png', '\u202egnp.live', 'x'*200+'.png', 'evil\n.png', 'shop.zip/evil.png']
+       '..\\evil.png', '//evil.png', 'a/./b/../evil.png', '\u202egnp.live', 'x'*200+'.png', 'evil\n.png',
+       'shop.zip/evil.png']
 
 def tar(path, names, links=()):
     with tarfile.open(path, 'w') as t:
