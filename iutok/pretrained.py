@@ -18,6 +18,7 @@ from .checks import PROFILES,WORLDS
 from .files import asset,atomic,here,load_json,project_root,save_json
 from .teachers import teachers
 from .tokenizers import Tokenizer
+from .viz import in_cell
 
 # %% ../nbs/45_pretrained.ipynb #81048a0a
 CARD,RECORDS = 'README.md','records.json'
@@ -158,7 +159,7 @@ grid of codes, a grid of codes an image.
 
 ```python
 from iutok import Tokenizer
-tok = Tokenizer.from_pretrained('{name}')
+tok = Tokenizer.from_pretrained({asked})
 ids = tok.encode(images)
 x = tok.decode(ids)
 tok.show(ids)
@@ -179,14 +180,17 @@ def card(
     dtype:str='float32',# of the weights that lie beside it
 )->str:              # markdown
     "The README.md of a tokenizer, from what it and its records say."
-    rows = '\n'.join(f'| {k} | {v} |' for k,v in describe(tok, records).items())
+    rows = '\n'.join(f'| {k} | {in_cell(v)} |' for k,v in describe(tok, records).items())
     numbers,protocol = _numbers(records)
     fd = protocol.get('fd', 'FD')
-    scores = ''.join(f'| {SCORES[k].format(fd=fd)} | {v:.4g} |\n' for k,v in numbers.items())
+    scores = ''.join(f'| {SCORES[k].format(fd=in_cell(fd))} | {v:.4g} |\n' for k,v in numbers.items())
     if scores: scores = f'\n| measured on held-out images | |\n|---|---|\n{scores}'
-    said = f"\nProtocol: {', '.join(f'{k} {v}' for k,v in protocol.items() if k!='judge')}.\n" if protocol else ''
-    more = "\n`load_proposal('%s', tok)` is the AR network that was trained on its codes.\n" % name if network else ''
-    return _CARD.format(name=name, rows=rows, scores=scores, protocol=said, network=more, dtype=dtype)
+    how = in_cell(', '.join(f'{k} {v}' for k,v in protocol.items() if k!='judge'))
+    said = f'\nProtocol: {how}.\n' if protocol else ''
+    call = f'load_proposal({name!r}, tok)'
+    more = f'\n`{call}` is the AR network that was trained on its codes.\n' if network else ''
+    return _CARD.format(name=in_cell(name), asked=repr(name), rows=rows, scores=scores, protocol=said, network=more,
+                        dtype=dtype)
 
 # %% ../nbs/45_pretrained.ipynb #bb7a01c4
 @patch
