@@ -378,7 +378,7 @@ def report(
         if isinstance(p, tuple):
             caption,pic = p
             if isinstance(pic, (str, Path)): pic = Image.open(pic)
-            drawn = img_tag(pic, html.escape(caption, quote=True))
+            drawn = img_tag(pic, caption)
             return f'<figure>{drawn}<figcaption>{html.escape(caption)}</figcaption></figure>'
         return p.to_html(border=0)
     body = ''.join(f'<h2>{html.escape(h)}</h2>{"".join(part(p) for p in parts)}' for h,parts in sections)

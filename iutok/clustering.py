@@ -50,8 +50,10 @@ class Pieces:
         if isinstance(features, Path): np.load(features, mmap_mode='r') # a damaged one raises here
     def __iter__(self)->Iterator[Tensor]:
         if not isinstance(self.features, Path): yield from (_rows(t).float() for t in _maps(self.features)); return
-        m = np.load(self.features, mmap_mode='r')
-        yield from (torch.from_numpy(np.array(m[i:i+self.size])).float() for i in range(0, len(m), self.size))
+        # mapped anew for every piece, since what was mapped and read counts as this process's memory
+        def piece(i): return np.array(np.load(self.features, mmap_mode='r')[i:i+self.size])
+        n = len(np.load(self.features, mmap_mode='r'))
+        yield from (torch.from_numpy(piece(i)).float() for i in range(0, n, self.size))
 
 # %% ../nbs/38_clustering.ipynb #bdf91f25
 def sample_vectors(
@@ -61,18 +63,25 @@ def sample_vectors(
     path:str|Path=None, # keep them in this .npy file, as float16, instead of memory; made once
 )->'Tensor|Pieces': # (n, C) float32, or the pieces of the file
     "Feature vectors drawn without replacement from all positions of all images, in one pass."
-    def fill(room): # room: shape -> the array that is filled
+    def drawn(begin): # rows of one map after the other; begin is told how many they will be
         N,(_,C,h,w) = len(features),next(_maps(features)).shape
-        at = np.sort(np.random.default_rng(seed).choice(N*h*w, min(n, N*h*w), replace=False))
-        out,i = room((len(at), C)),0
+        at,i = np.sort(np.random.default_rng(seed).choice(N*h*w, min(n, N*h*w), replace=False)),0
+        begin(len(at), C)
         for t in _maps(features):
             lo,hi = np.searchsorted(at, [i, i+len(t)*h*w])
-            out[lo:hi] = _rows(t)[torch.from_numpy(at[lo:hi]-i).to(t.device)].cpu().numpy()
+            yield lo,_rows(t)[torch.from_numpy(at[lo:hi]-i).to(t.device)].cpu().numpy()
             i += len(t)*h*w
         if i!=N*h*w: raise ValueError(f'The feature maps hold {i} positions, expected {N} x {h} x {w}.')
-        return out
-    if path is None: return torch.from_numpy(fill(lambda shape: np.empty(shape, np.float32)))
-    def make(p): fill(lambda shape: np.lib.format.open_memmap(p, 'w+', np.float16, shape)).flush()
+    if path is None:
+        out = []
+        for lo,rows in drawn(lambda *shape: out.append(np.empty(shape, np.float32))): out[0][lo:lo+len(rows)] = rows
+        return torch.from_numpy(out[0])
+    def make(p):
+        with open(p, 'wb') as f:
+            def begin(*shape):
+                about = dict(descr='<f2', fortran_order=False, shape=shape)
+                np.lib.format.write_array_header_1_0(f, about)
+            for _,rows in drawn(begin): f.write(rows.astype('<f2').tobytes())
     return cached(path, make, Pieces, alone=True)
 
 # %% ../nbs/38_clustering.ipynb #c185a326

@@ -72,9 +72,10 @@ def _plain(o): # numbers that JSON does not know
 def save_json(
     path:str|Path, # file to write
     obj:Any,       # anything JSON can hold, numpy and torch numbers included
+    indent:int|None=1, # spaces; None: one line, which takes a tenth of the time where there is much to write
 )->Path:
-    "Write `obj` as indented JSON, atomically. Raises TypeError for what JSON cannot hold."
-    return atomic(path, lambda p: p.write_text(json.dumps(obj, indent=1, default=_plain)+'\n'))
+    "Write `obj` as JSON, atomically. Raises TypeError for what JSON cannot hold."
+    return atomic(path, lambda p: p.write_text(json.dumps(obj, indent=indent, default=_plain)+'\n'))
 
 def load_json(
     path:str|Path, # file to read

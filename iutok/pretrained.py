@@ -18,6 +18,7 @@ from .checks import PROFILES,WORLDS
 from .files import asset,atomic,here,load_json,project_root,save_json
 from .teachers import teachers
 from .tokenizers import Tokenizer
+from .viz import in_cell
 
 # %% ../nbs/45_pretrained.ipynb #81048a0a
 CARD,RECORDS = 'README.md','records.json'
@@ -167,7 +168,7 @@ grid of codes, a grid of codes an image.
 
 ```python
 from iutok import Tokenizer
-tok = Tokenizer.from_pretrained('{name}')
+tok = Tokenizer.from_pretrained({asked})
 ids = tok.encode(images)
 x = tok.decode(ids)
 tok.show(ids)
@@ -183,16 +184,16 @@ tok.show(ids)
 Weights are kept in {dtype}.{kept}
 '''
 _NETWORK = """
-`load_proposal('{name}', tok)` is the network beside it: it learned to predict these codes, given {given}.
+`load_proposal({asked}, tok)` is the network beside it: it learned to predict these codes, given {given}.
 """
 
 def _measured(records): # a table of numbers and what they were measured by
     numbers,protocol = _numbers(records)
     if not numbers: return 'No scores are recorded.\n'
     fd = protocol.get('fd', 'FD')
-    rows = ''.join(f'| {SCORES[k].format(fd=fd)} | {v:.4g} |\n' for k,v in numbers.items())
-    said = ', '.join(f'{k} {v}' for k,v in protocol.items() if k!='judge')
-    own = '' if fd=='FID' else f' {fd} is not FID; it compares what was scored by the same protocol.'
+    rows = ''.join(f'| {SCORES[k].format(fd=in_cell(fd))} | {v:.4g} |\n' for k,v in numbers.items())
+    said = in_cell(', '.join(f'{k} {v}' for k,v in protocol.items() if k!='judge'))
+    own = '' if fd=='FID' else f' {in_cell(fd)} is not FID; it compares what was scored by the same protocol.'
     note = f'\nProtocol: {said}.{own}\n' if protocol else ''
     return f'| on held-out images | |\n|---|---|\n{rows}{note}'
 
@@ -204,12 +205,11 @@ def card(
     dtype:str='float32',# of the weights that lie beside it
 )->str:              # markdown
     "The README.md of a tokenizer, from what it and its records say."
-    rows = '\n'.join(f'| {k} | {v} |' for k,v in describe(tok, records).items())
+    rows = '\n'.join(f'| {k} | {in_cell(v)} |' for k,v in describe(tok, records).items())
     given = 'the caption' if any(r['notebook']=='train_t2i' for r in records) else 'the class'
-    more = _NETWORK.format(name=name, given=given) if network else ''
-    return _CARD.format(name=name, rows=rows, scores=_measured(records), network=more, dtype=dtype,
-                        kept=' The records of the runs are in `records.json`.'*bool(records))
-
+    more = _NETWORK.format(asked=repr(name), given=given) if network else ''
+    return _CARD.format(name=in_cell(name), asked=repr(name), rows=rows, scores=_measured(records), network=more,
+                        dtype=dtype, kept=' The records of the runs are in `records.json`.'*bool(records))
 
 # %% ../nbs/45_pretrained.ipynb #bb7a01c4
 @patch

@@ -42,7 +42,8 @@ class Reconstruct(nn.Module):
         self.tok,self.l1,self.mse,self.disc_start,self.gain = tok,l1,mse,disc_start,gain
         self.g_weight,self.warm = g_weight,warm
         self.frozen,self.g_loss = frozen or tokens is not None,GAN_LOSSES[gan_loss][1]
-        self.find_unused = warm>0 and not self.frozen # the warm steps leave a codebook without gradient
+        learned = any(p.requires_grad for p in tok.quantizer.parameters())
+        self.find_unused = warm>0 and learned and not self.frozen # the warm steps leave a codebook without gradient
         self.seen = None                              # images and reconstructions of the last step
         if isinstance(perceptual, nn.Module): perceptual.requires_grad_(False).eval()
         self._outside = Shared((perceptual, disc, tokens))

@@ -359,7 +359,8 @@ WITH_DATA = ('data_root', 'train_images', 'held_images') # nor these where there
 # What stands for something that a run may do without is left out of its values where it does,
 # so that runs from before there was such a thing keep their identity.
 NEEDS = dict(nars='nars', nar_order='nars', nar_steps='nars', quantizer='quantizer')
-OPTIONAL = dict(train_ar=('views', 'order', 'ema')) # left out, too, where they are not given
+# left out, too, where they are not given
+OPTIONAL = dict(train_ar=('views', 'order', 'ema'), train_nar=('views',))
 
 def rows_of(
     notebook:str, # stem of a runner notebook

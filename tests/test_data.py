@@ -498,3 +498,12 @@ def test_coco_prompts_take_every_picture_once_before_any_twice():
 def test_coco_prompts_read_the_validation_sentences(coco):
     p = coco_prompts(coco, 4, seed=3)
     assert sorted(p.files) == [f'val2014/COCO_val2014_{i:012}.jpg' for i in (9, 25, 30, 36)]
+
+def test_an_index_is_written_in_proportion_to_what_it_holds(tmp_path, monkeypatch):
+    files,rows = [str(i) for i in range(4000)],[]
+    monkeypatch.setattr(images, 'PART', 100)
+    monkeypatch.setattr(images, '_verdict', lambda read, turn: ('', 'digest'))
+    monkeypatch.setattr(images, 'save_json', lambda path, told, **kw: rows.append(len(told['files'])))
+    found = images.check_files(files, tmp_path/'index.json', str, dict.fromkeys(files, [1, 2, 3]))
+    assert len(found)==rows[-1]==len(files) and sum(rows)<7*len(files)
+    assert all(b-a<=100+b/5 for a,b in zip([0, *rows], rows)) # as much is looked at again after a kill

@@ -257,6 +257,10 @@ def test_what_is_optional_is_part_of_a_run_only_where_it_is_named(word):
     name,value = word.split('=')
     assert name not in ask('train_ar') and str(ask('train_ar', word)[name])==value
 
+def test_a_masked_network_may_learn_from_stored_views():
+    assert 'views' not in ask('train_nar') and ask('train_nar', 'views=ten_crop')['views']=='ten_crop'
+    with pytest.raises(ValueError, match='views must be one of none, flip, ten_crop'): ask('train_nar', 'views=crop')
+
 def test_views_are_known_kinds():
     for wrong in ('ten-crop', 'emoji:0', 'emoji', 'flip:2'):
         with pytest.raises(ValueError, match='views must be one of none, flip, ten_crop'):

@@ -92,3 +92,11 @@ def test_in_a_browser(site, page, there):
     made,said = browsed(f'file://{site[0]}/{page}')
     assert said==[] and there in made and 'data-theme' in made
     if '?q=' in page: assert there in re.search(r'<div id="?found.*?</header>', made, re.S)[0]
+
+def test_a_picture_says_what_it_shows_in_words(script, site):
+    made = script.said('## A title\nfirst\n\nRows are *pictures*, `a<b` and $\\frac{1}{2}$.\n\n$$x$$')
+    assert made=='Rows are pictures, a<b and … .'
+    assert script.said('# Only a title')=='' and script.said('word '*99).endswith('word …')
+    for p in site[1]:
+        alts = re.findall(r'<img loading=lazy alt="([^"]*)" src="data:', p.body)
+        assert all(len(a)>20 for a in alts), (p.url, alts)

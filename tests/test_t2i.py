@@ -7,7 +7,9 @@ import pytest, torch, torch.nn.functional as F
 from torch import nn
 from iutok.proposals.ar import AR, AR_SIZES, ppl
 from iutok.proposals.nar import NAR, masked_nats
-from iutok.proposals.text import KINDS, T2I, T2I_SIZES, CaptionFeatures, captions_of, load_captions
+from iutok.proposals.text import (KINDS, T2I, T2I_SIZES, CaptionBatches, CaptionFeatures, captions_of,
+                                  load_captions)
+from iutok.proposals.tokens import TokenBatches
 from iutok.sampling import greedy, sample
 from iutok.settings import T2I_SIZE_NAMES, TOWER_NAMES, parse_words, resolve, run_folder
 from iutok.teachers import TEACHERS, Teacher
@@ -377,6 +379,50 @@ def test_ppl_and_masked_nats_take_encoded_captions_as_they_take_a_tensor():
     assert ppl(small(), t, said, batch_size=4)==pytest.approx(ppl(small(), t, said[:]), rel=1e-5)
     got,want = (masked_nats(small('nar'), t, c, batch_size=4) for c in (said, said[:]))
     assert got==pytest.approx(want, abs=1e-5)
+
+# --- several captions for a picture
+# ------------------------------------------------------------------------------------------------------
+
+MANY = [5, 1, 3, 5, 2, 5, 4]
+
+def told(seed=0, rank=0, world=1, size=4, many=MANY):
+    n = len(many)
+    return CaptionBatches(TokenBatches(torch.arange(n)[:,None], torch.arange(n), size, seed=4, rank=rank, world=world),
+                          many, seed)
+
+def test_every_caption_is_read_once_before_any_is_read_again():
+    b,n = told(),len(MANY)
+    steps = [b[s] for s in range(60*n//4)]                           # sixty epochs
+    flat = torch.cat([torch.stack([z[:,0], u], 1) for z,u in steps]) # (picture, caption)
+    for i,m in enumerate(MANY):
+        read = flat[flat[:,0]==i][:,1]
+        assert len(read)==60 and (read>=sum(MANY[:i])).all() and (read<sum(MANY[:i+1])).all()
+        for part in read.split(m): assert part.sort().values.equal(torch.arange(sum(MANY[:i]), sum(MANY[:i+1])))
+    blocks = flat[flat[:,0]==0][:,1].view(12, 5)
+    assert len(blocks.unique(dim=0))>6                               # in an order of its own every time
+
+def test_the_draw_depends_on_seed_picture_and_epoch_alone():
+    whole = torch.cat([told()[s][1] for s in range(14)])             # eight epochs of seven pictures
+    assert whole.equal(torch.cat([told(size=8)[s][1] for s in range(7)]))  # not on the size of a batch
+    parts = [told(rank=r, world=2)[5][1] for r in (0, 1)]
+    assert torch.stack(parts, 1).flatten().equal(told()[5][1])       # nor on the number of processes
+    assert not whole.equal(torch.cat([told(seed=1)[s][1] for s in range(14)]))
+    assert told().fingerprint(9)==told().fingerprint(9)!=told(seed=1).fingerprint(9)
+
+def test_batches_of_pictures_are_told_as_batches_of_tokens_are(tmp_path):
+    from iutok.data import Batches, load_images
+    images = load_images('fashion', 'test').take(7)
+    pictures = Batches(images, 32, 4, seed=4)
+    b = CaptionBatches(pictures, MANY)
+    first = [sum(MANY[:i]) for i in range(8)]
+    for s in range(5):
+        assert b[s].u8.equal(pictures[s].u8) and b[s].idx.equal(pictures[s].idx)
+        assert all(first[i]<=u<first[i+1] for i,u in zip(b[s].idx.tolist(), b[s].y.tolist()))
+    halves = [CaptionBatches(Batches(images, 32, 4, seed=4, rank=r, world=2), MANY)[3].y for r in (0, 1)]
+    assert torch.cat(halves).equal(b[3].y)
+    plain = CaptionBatches(pictures, [1]*7)
+    assert plain.fingerprint(3)==pictures.fingerprint(3) and plain[2].y.equal(pictures[2].idx)
+    with pytest.raises(ValueError, match='captions of a picture must be'): CaptionBatches(pictures, [1, 0])
 
 # --- settings
 # ------------------------------------------------------------------------------------------------------

@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'T2I_SIZES', 'T2I', 'CausalT2I', 'MaskedT2I', 'CaptionFeatures', 'save_captions', 'load_captions',
-           'captions_of']
+           'captions_of', 'CaptionBatches']
 
 # %% ../../nbs/53_proposals.text.ipynb #fbbdab56
 from dataclasses import dataclass
 from pathlib import Path
-import json,torch,torch.nn.functional as F
+import hashlib,json,numpy as np,torch,torch.nn.functional as F
 from fastcore.basics import patch,store_attr
 from torch import Tensor,nn
-from ..checks import check_choice,check_count,check_range
+from ..checks import check_choice,check_count,check_range,check_seed
 from ..files import cached,fingerprint
 from .ar import AR,AR_SIZES,LONGEST,Layer,rope_table
 from .nar import NAR
+from .tokens import TokenBatches
 from ..text import TokenTower
 
 # %% ../../nbs/53_proposals.text.ipynb #c77a8d67
@@ -208,7 +209,7 @@ def load_captions(
         with safe_open(path, 'pt') as f:
             meta = json.loads((f.metadata() or {})['captions'])
             meta = {k:meta[k] for k in ('text_tokens', 'tower', 'captions')}
-            parts = {k:f.get_tensor(k).clone() for k in ('rows', 'starts', 'which')}
+            parts = {k:f.get_tensor(k) for k in ('rows', 'starts', 'which')} # mapped, not read
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as e:
         raise ValueError(f'{path} holds no encoded captions, or is damaged: encode them again.') from e
     for name,want in dict(tower=tower, captions=captions, text_tokens=text_tokens).items():
@@ -237,6 +238,45 @@ def captions_of(
     if cache is None: return encode()
     path = Path(cache)/'captions'/f'{tower.id}-{fingerprint(print_, text_tokens)}.safetensors'
     return cached(path, lambda p: save_captions(p, encode()), lambda p: load_captions(p, tower.id, print_, text_tokens))
+
+# %% ../../nbs/53_proposals.text.ipynb #5edb8520
+class CaptionBatches:
+    "Batches with the number of a caption for each picture in the place of its label: `batches[step]`."
+    def __init__(self,
+        batches,    # TokenBatches or Batches of the pictures
+        many:list,  # (N,) how many captions each picture has, at least 1
+        seed:int=0):# of the draws
+        self.batches,self.batch_size,self.seed = batches,batches.batch_size,check_seed(seed)
+        self.many = np.array([check_count('captions of a picture', n) for n in many])
+        self.first = np.concatenate([[0], self.many.cumsum()]) # where each picture's captions begin among all of them
+        self.stored = isinstance(batches, TokenBatches)
+
+    def turn(self, i, epoch): # which of its captions picture i is told by
+        n = int(self.many[i])
+        return np.random.default_rng([11, self.seed, i, epoch//n]).permutation(n)[epoch%n] if n>1 else 0
+
+    def captions(self,
+        step:int, # from 0
+    )->np.ndarray:# (batch_size,) int64 numbers of captions, over all processes
+        "Which captions step number `step` reads."
+        idx = np.asarray(self.batches.order(step, whole=True) if self.stored else self.batches.order(step))
+        epoch = np.arange(step*len(idx), (step+1)*len(idx))//len(self.many)
+        return self.first[idx]+[self.turn(i, e) for i,e in zip(idx.tolist(), epoch.tolist())]
+
+    def __getitem__(self, step):
+        b,u = self.batches[step],torch.from_numpy(self.captions(step))
+        if self.stored: return b[0],u[self.batches.rank::self.batches.world]
+        return b._replace(y=u[self.batches.mine])
+
+    def fingerprint(self,
+        steps:int, # how many steps to cover
+    )->str:        # 16 hexadecimal digits
+        "A hash of the order of pictures and captions, for a run's record; that of the pictures where nothing is drawn."
+        order = self.batches.fingerprint(steps)
+        if (self.many==1).all(): return order
+        h = hashlib.sha256(order.encode())
+        for s in range(steps): h.update(self.captions(s).tobytes())
+        return h.hexdigest()[:16]
 
 # %% ../../nbs/53_proposals.text.ipynb #dc5e52fb
 T2I_SIZES = {s:{k:v for k,v in AR_SIZES[s].items() if k!='arch'} for s in ('small', 'large', 'llama_medium')}

@@ -164,22 +164,22 @@ def _seeds(rows, k, init, gen):
 
 # %% ../../nbs/23_quantizers.kmeans.ipynb #338400f1
 def _assign(chunks, c):
-    "One pass: joint sums and counts (float64), this rank's ids and squared distances, joint inertia."
-    sums,ids,d2,mid = c.new_zeros(len(c), c.shape[1]+1, dtype=torch.float64),[],[],torch.zeros_like(c[0])
+    "One pass: joint sums and counts (float64), this rank's squared distances, joint inertia."
+    sums,d2,mid = c.new_zeros(len(c), c.shape[1]+1, dtype=torch.float64),[],torch.zeros_like(c[0])
     def then(piece, found):
         z,i = piece[0],found.ids(piece[0][:,:-1], c)
         # the appended 1 counts
-        return z.new_zeros(sums.shape).index_add_(0, i, z),i,(piece[1]+2*found.best).clamp_(min=0)
+        return z.new_zeros(sums.shape).index_add_(0, i, z),(piece[1]+2*found.best).clamp_(min=0)
     with torch.autocast(c.device.type, enabled=False),per_thread(c.device.type=='cpu') as (n,run):
         chunks = iter(chunks)
         while some := list(islice(chunks, n)):
-            for s,i,d in search_pieces(some, lambda p: p[0], c, mid, 'l2', then, False, run):
+            for s,d in search_pieces(some, lambda p: p[0], c, mid, 'l2', then, False, run):
                 sums += s
-                ids.append(i); d2.append(d)
-    ids,d2 = (torch.cat(ids),torch.cat(d2)) if ids else (c.new_zeros(0, dtype=torch.long),c.new_zeros(0))
+                d2.append(d)
+    d2 = torch.cat(d2) if d2 else c.new_zeros(0)
     total, = all_sum(d2.sum(dtype=torch.float64))
     all_sum(sums)
-    return sums[:,:-1],sums[:,-1],ids,d2,float(total)
+    return sums[:,:-1],sums[:,-1],d2,float(total)
 
 # %% ../../nbs/23_quantizers.kmeans.ipynb #db92d4c8
 def _nearest(rows, c, cosine):
@@ -237,7 +237,8 @@ def kmeans(
     some = batch and rows.batches(batch, gen)
     for i in range(iters):
         part = [next(some)] if batch else rows
-        sums,counts,_,d2,inertia = _assign(part, c)
+        d2 = None # of the last pass, a number for every row
+        sums,counts,d2,inertia = _assign(part, c)
         seen,recent = (seen+counts,recent+counts) if batch else (counts,counts)
         means = (sums/counts.clamp(min=1)[:,None]).to(c.dtype)
         step = (counts/seen.clamp(min=1)).to(c.dtype)[:,None]  # 1 for a full pass

@@ -8,7 +8,7 @@ from pathlib import Path
 from _measure import child, row
 
 STEPS = int(os.environ.get('IUTOK_STEPS', 2000))
-LOSS = dict(vqgan='g_rec', fsq='g_rec', cvqvae='g_rec', vqkd='kd_feature', cluster='codes', decoder='g_rec')
+LOSS = dict(cluster='codes', vqkd='kd_feature', fsq='g_rec', decoder='g_rec', cvqvae='g_rec', vqgan='g_rec')
 
 class Turned:
     "The same batches, their images in another order."

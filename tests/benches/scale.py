@@ -2,8 +2,8 @@
 batches for 10,000, 100,000 and a million rows, of an index of shards, of reading photographs, and of the code lookup as
 the codebook grows from 1,024 to 262,144.
 
-The peer is the work itself at a tenth of the size, each in a process of its own. Memory should stay as it is, and time
-should grow as the rows do: a ratio of 1. An index holds a name and a digest for every image, so it grows.
+The peer is the work itself at a tenth of the size, each in a process of its own. Time should grow as the rows do, a
+ratio of 1, and memory by no more than a few numbers for each row. An index holds a name and a digest for every image.
 IUTOK_SCALE=0.1 takes a tenth of the rows."""
 import json, os, sys, tempfile, time
 from pathlib import Path
@@ -11,9 +11,9 @@ from _measure import child, peak_extra, row
 
 MORE = float(os.environ.get('IUTOK_SCALE', 1))
 SIZES = {k:[int(MORE*n) for n in (10_000, 100_000, 1_000_000)] for k in ('shards', 'kmeans', 'statistics', 'batches')}
-SIZES |= dict(index=[int(MORE*n) for n in (2_000, 20_000)], pictures=[int(MORE*n) for n in (40, 400)])
+SIZES |= dict(index=[int(MORE*n) for n in (10_000, 100_000)], pictures=[int(MORE*n) for n in (40, 400)])
 LOOKUP = 1024, 16_384, 262_144 # codes
-FLOOR = 50. # MB; below it, what an allocator happens to keep decides
+EIGHT = 'eight numbers of eight bytes' # a place, a label, a distance: not the row itself
 
 def synthetic(n):
     "Images that are made when they are asked for."
@@ -28,7 +28,7 @@ def synthetic(n):
             return ((idx*7919+torch.arange(3*size*size).view(3, size, size)*31)%251).byte()
     return Synthetic(n)
 
-def shards(n): # tokens of n images onto the disk, by a real lookup
+def shards(images): # tokens onto the disk, by a real lookup
     import torch
     import torch.nn.functional as F
     from iutok.proposals.tokens import write_shards
@@ -37,7 +37,7 @@ def shards(n): # tokens of n images onto the disk, by a real lookup
     def encode(u8):
         z = F.avg_pool2d(u8.float(), 4)/255
         return nearest_code(z.permute(0, 2, 3, 1).reshape(-1, 3), codes).view(len(z), 4, 4)
-    with tempfile.TemporaryDirectory() as folder: write_shards(folder, encode, synthetic(n), 16, 256)
+    with tempfile.TemporaryDirectory() as folder: write_shards(folder, encode, images, 16, 256)
 
 def kmeans(n): # of rows that lie in a file
     import numpy as np
@@ -45,10 +45,11 @@ def kmeans(n): # of rows that lie in a file
     from iutok.quantizers import Fixed
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)/'rows.npy'
-        m = np.lib.format.open_memmap(path, 'w+', np.float16, (n, 16))
-        for i in range(0, n, 65536): m[i:i+65536] = np.random.default_rng(i).standard_normal((len(m[i:i+65536]), 16))
-        m.flush()
-        del m
+        with path.open('wb') as f:
+            np.lib.format.write_array_header_1_0(f, dict(descr='<f2', fortran_order=False, shape=(n, 16)))
+            for i in range(0, n, 65536):
+                rows = np.random.default_rng(i).standard_normal((min(65536, n-i), 16))
+                f.write(rows.astype('<f2').tobytes())
         Fixed.fit(Pieces(path), 64, iters=3)
 
 def statistics(n): # mean and covariance of features that pass by
@@ -58,10 +59,10 @@ def statistics(n): # mean and covariance of features that pass by
     for i in range(0, n, 1000): s.update(torch.randn(min(1000, n-i), 128, generator=g))
     s.sigma
 
-def batches(n): # who comes when
+def batches(images): # who comes when, in an epoch of batches of 256
     from iutok.data import Batches
-    b = Batches(synthetic(n), 8, 256)
-    for step in range(0, n//256, max(1, n//256//300)): b.order(step)
+    b = Batches(images, 8, 256)
+    for step in range(len(images)//256): b.order(step)
 
 def tars(folder, n): # a thousand small pictures in each
     import io, tarfile
@@ -110,14 +111,18 @@ def measured(name, n):
     import torch
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as folder:
-        of_index = name=='index'
-        if of_index: tars(first, 100), tars(folder, n)
+        small,whole = min(n, 10 if name=='pictures' else 2000),n
+        if name in ('shards', 'batches'): small,whole = synthetic(small),synthetic(n)
+        if name=='index':
+            tars(first, 100)
+            tars(folder, n)
+            small,whole = first,folder
         f = WORKS[name]
-        f(first if of_index else min(n, 2000 if n>2000 else 10)) # imports, first calls
+        f(small) # imports, first calls
         kept,spent = [],[]
         def work():
             began = time.process_time()
-            kept.append(f(folder if of_index else n))
+            kept.append(f(whole))
             spent.append(time.process_time()-began)
         mb = peak_extra(work)
         return dict(seconds=spent[0], mb=mb)
@@ -126,15 +131,16 @@ def rows():
     "Ratios of each size to a tenth of it."
     for name,sizes in SIZES.items():
         found = [child(__file__, f'{name}:{n}') for n in sizes]
-        what = 'step' if name=='batches' else 'row'
-        per = [1e6*f['seconds']/(300 if name=='batches' else n) for f,n in zip(found, sizes)]
+        per = [1e6*f['seconds']/n for f,n in zip(found, sizes)]
         for i,n in list(enumerate(sizes))[1:]:
             peer = f'itself, {n//10:,} rows'
-            yield row(f'{name}: CPU microseconds a {what}, {n:,} rows', peer, per[i], per[i-1], 'us', 1.25)
-            mb,before = (max(FLOOR, found[j]['mb']) for j in (i, i-1))
-            if name!='index': yield row(f'{name}: peak memory, {n:,} rows', peer, mb, before, 'MB', 1.25)
-            else: yield row(f'index: bytes a row, {n:,} rows', peer,
-                            *(2**20*found[j]['mb']/sizes[j] for j in (i, i-1)), 'bytes')
+            yield row(f'{name}: CPU microseconds a row, {n:,} rows', peer, per[i], per[i-1], 'us', 1.25)
+        if name=='pictures': continue # one after the other
+        (few,before),(n,most) = zip(sizes[-2:], [f['mb'] for f in found[-2:]])
+        yield row(f'{name}: peak memory, {n:,} rows', f'itself, {few:,} rows', most, before, 'MB')
+        more = 2**20*max(0, most-before)/(n-few)
+        yield row(f'{name}: bytes for each further row', *(('-', more, None) if name=='index' else (EIGHT, more, 64)),
+                  'bytes', 1)
     few = child(__file__, f'lookup:{LOOKUP[0]}')
     for k in LOOKUP[1:]:
         r = child(__file__, f'lookup:{k}')
