@@ -132,8 +132,8 @@ def describe(
 )->dict[str,str]:        # what -> in words
     "What a tokenizer expects, gives and came from."
     q,s = tok.quantizer,tok.image_size
-    out = {'pixels': f'RGB, grey as three equal channels; shorter side to {s} by bicubic interpolation, centre {s}x{s}, '
-                     'to [-1, 1]'}
+    how = f'shorter side to {s} by bicubic interpolation, centre {s}x{s}, to [-1, 1]'
+    out = {'pixels': f'RGB, grey as three equal channels; {how}'}
     made = records[0] if records else {}
     grid = _grid(tok)
     if grid: out['grid'] = f'{grid[0]}x{grid[1]} codes of an image'
