@@ -88,7 +88,7 @@ def said(
 )->str:           # empty where nothing is known
     "A mean and its spread for the eye."
     if not math.isfinite(mean): return ''
-    return fmt.format(mean) + (f' ± {fmt.format(spread)}' if math.isfinite(spread) else '')
+    return fmt.format(mean) + (f' ±\u00a0{fmt.format(spread)}' if math.isfinite(spread) else '')
 
 def cell(
     values:list, # one per seed; None: not known
@@ -378,7 +378,7 @@ def report(
         if isinstance(p, tuple):
             caption,pic = p
             if isinstance(pic, (str, Path)): pic = Image.open(pic)
-            drawn = img_tag(pic, html.escape(caption, quote=True))
+            drawn = img_tag(pic, caption)
             return f'<figure>{drawn}<figcaption>{html.escape(caption)}</figcaption></figure>'
         return p.to_html(border=0)
     body = ''.join(f'<h2>{html.escape(h)}</h2>{"".join(part(p) for p in parts)}' for h,parts in sections)

@@ -324,10 +324,10 @@ def run_name(
                          f"'my-run-s{{seed}}'.") from None
     parts = Path(name).parts
     inside = name.strip() and not Path(name).is_absolute() and '..' not in parts
-    inside = inside and '\\' not in name and '\0' not in name
+    inside = inside and '\\' not in name and name.isprintable() and all(len(p.encode())<=200 for p in parts)
     if not inside or parts[:1] in ((), ('cache',), ('logs',)):
         raise ValueError(f'name={name!r} must be the name of a folder below run_root, without .. or a leading slash, '
-                         'and neither cache nor logs.')
+                         'at most 200 bytes long, and neither cache nor logs.')
     return name
 
 # %% ../nbs/19_parameters.ipynb #7bb4abcf

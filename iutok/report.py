@@ -68,11 +68,12 @@ def plain_maths(
 def prose(
     text:str,        # Markdown
     names:list=(),   # pages of this report
+    tags:bool=True,  # tags of HTML are meant as such; False: they are shown
 )->str:
     "HTML of a cell of text; headings are those below a page's own."
     import mistune
     text = re.sub(r'(?m)^(#+) ', r'##\1 ', plain_maths(text))
-    out = mistune.create_markdown(escape=False, plugins=['table'])(text)
+    out = mistune.create_markdown(escape=not tags, plugins=['table'])(text)
     out = out.replace('<table>', '<div class="wide"><table>').replace('</table>', '</table></div>')
     def link(m):
         stem = Path(m[1].partition('#')[0]).stem
@@ -121,7 +122,7 @@ def shown(
     d = output.get('data', {})
     if 'image/png' in d: return f'<figure>{picture(_joined(d["image/png"]), alt)}</figure>'
     if 'text/html' in d: return f'<div class="wide">{_joined(d["text/html"])}</div>'
-    if 'text/markdown' in d: return f'<div class="wide">{prose(_joined(d["text/markdown"]), names)}</div>'
+    if 'text/markdown' in d: return f'<div class="wide">{prose(_joined(d["text/markdown"]), names, False)}</div>'
     said = _joined(d.get('text/plain', ''))
     if re.fullmatch(r"'.*'|\".*\"", said, re.S): return f'<p class="said">{html.escape(said[1:-1])}</p>'
     return ''
@@ -151,7 +152,8 @@ def notes(
     page:Page,
 )->str:
     "Below a page: the runs behind it, where they were made, and the file that holds them."
-    if not page.shows: return f'<p class="note">Not run yet: <code>scripts/reproduce {page.name}</code> makes it.</p>'
+    name = html.escape(page.name)
+    if not page.shows: return f'<p class="note">Not run yet: <code>scripts/reproduce {name}</code> makes it.</p>'
     made = 'The page was made by a run of this set.' if page.made else 'The page is as committed; it was not made here.'
     if not page.records: return f'<p class="note">{made}</p>'
     groups = {}
@@ -179,7 +181,7 @@ def section(
         else: parts += [shown(o, f'{title}: {heading}', names) for o in c.get('outputs', [])]
     body = with_sources('\n'.join(parts), where_from(page.records))
     head = f'<h2>{html.escape(title)}</h2><div class="question">{prose(question, names)}</div>'
-    return f'<section id="{page.name}">{head}{body}{notes(page)}</section>'
+    return f'<section id="{html.escape(page.name, quote=True)}">{head}{body}{notes(page)}</section>'
 
 # %% ../nbs/89_report.ipynb #67e73bae
 def _behind(folder, name): # records of the runs that a page of a set used
@@ -256,7 +258,7 @@ def write_report(
         about = 'All pages were made by runs of this set.' if made else 'Nothing was run: all pages are as committed.'
     about = (f'Profile {choice.profile}, {choice.world}. {about} Behind them are {runs} runs with a record. Hover over '
              'a dotted name to see where its row comes from.')
-    links = ''.join(f'<a href="#{n}">{html.escape(short_name(n))}</a>' for n in names)
+    links = ''.join(f'<a href="#{html.escape(n, quote=True)}">{html.escape(short_name(n))}</a>' for n in names)
     title = 'Image understanding makes for a good tokenizer: what iutok measured'
     head = ('<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
             f'content="width=device-width,initial-scale=1"><title>{title}</title><link rel="icon" href="data:,">'

@@ -15,6 +15,7 @@ from .files import digest,find_path,fingerprint,load_json,project_root,rank,save
 from .precision import cpu_kind
 from .settings import anchored,check_places,parameter,resolve,run_folder
 from .training import seed_everything
+from .viz import in_cell
 
 # %% ../nbs/40_runs.ipynb #afd28d9d
 PACKAGES = ('iutok','torch','torchvision','numpy','accelerate','timm','open_clip_torch','torch-fidelity','scikit-learn')
@@ -109,9 +110,10 @@ class Run:
     def __repr__(self): return f'{self.notebook} in {short_path(self.folder)}' # a page keeps it: no path of a machine
 
     def _repr_markdown_(self):
-        rows = '\n'.join(f'| {k} | {v} | {parameter(self.notebook, k).help} |' for k,v in self.params.items()
+        rows = '\n'.join(f'| {k} | {in_cell(v)} | {parameter(self.notebook, k).help} |' for k,v in self.params.items()
                          if v is not None)
-        return f'**{self.name}** in `{short_path(self.folder)}`\n\n| parameter | value | |\n|---|---|---|\n{rows}'
+        path = ' '.join(short_path(self.folder).replace('`', "'").split()) # nothing ends the code but its end
+        return f'**{in_cell(self.name)}** in `{path}`\n\n| parameter | value | |\n|---|---|---|\n{rows}'
 
 # %% ../nbs/40_runs.ipynb #2b26c975
 def read_record(

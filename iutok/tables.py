@@ -11,6 +11,7 @@ __all__ = ['PUBLISHED', 'EMPTY', 'NOT_RUN', 'OTHER', 'COLUMNS', 'SHAPES', 'Publi
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import NamedTuple
 from .analysis import cell,check_codebooks,check_frozen,kind_of,label,mean_spread,measured_on
@@ -299,13 +300,14 @@ def looks(
     for b in ours:
         for h in b.said:
             col = (b.heading, h) if df.columns.nlevels>1 else h
-            for n in b.said.index.intersection(df.index): titles.at[n, col] = _where(b, n, h)
+            for n in b.said.index.intersection(df.index): titles.at[n, col] = escape(_where(b, n, h))
             if (best := b.best.get(h)) and best.significant and best.row in df.index:
                 style.at[best.row, col] = 'font-weight:bold'
     left = [dict(selector='th.row_heading, th.col_heading', props='text-align:left'),
             dict(selector='th.row_heading', props='white-space:nowrap'),
             dict(selector='td', props='text-align:right; white-space:nowrap')]
-    look = df.style.map(grey).apply(lambda _: style, axis=None).set_table_styles(left)
+    look = df.style.format(escape='html').format_index(escape='html').format_index(escape='html', axis=1)
+    look = look.map(grey).apply(lambda _: style, axis=None).set_table_styles(left)
     return look.set_tooltips(titles, as_title_attribute=True) if (titles!='').any(axis=None) else look
 
 def _where(block, row, heading): # the records of a cell, a line each

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['to_pixels', 'image_grid', 'compare_rows', 'token_colours', 'tokens_grid', 'code_patches', 'patch_spread',
            'telling_codes', 'patch_errors', 'compare_worst', 'codebook_map', 'read_curves', 'plot_curves', 'png',
-           'img_tag', 'save_png']
+           'img_tag', 'save_png', 'in_cell']
 
 # %% ../nbs/08_viz.ipynb #defe063c
-import base64,csv,io
+import base64,csv,html,io,re
 from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np, torch
@@ -253,7 +253,8 @@ def img_tag(
     alt:str='',    # what it shows, for readers who cannot see it
 )->str:
     "An HTML image with the picture inside."
-    return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(png(picture)).decode()}">'
+    data = base64.b64encode(png(picture)).decode()
+    return f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{data}">'
 
 def save_png(
     path:str|Path, # file to write
@@ -261,3 +262,9 @@ def save_png(
 )->Path:
     "Write a picture, atomically."
     return atomic(path, lambda p: p.write_bytes(png(picture)))
+
+def in_cell(
+    value, # anything: a name that somebody chose, a caption, a path
+)->str:
+    "A value as it stands in the cell of a Markdown table: one line, and no tag of HTML."
+    return re.sub(r'([<|`])', r'\\\1', ' '.join(str(value).split()))
