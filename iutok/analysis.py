@@ -89,7 +89,7 @@ def said(
 )->str:           # empty where nothing is known
     "A mean and its spread for the eye."
     if not math.isfinite(mean): return ''
-    return fmt.format(mean) + (f' ± {fmt.format(spread)}' if math.isfinite(spread) else '')
+    return fmt.format(mean) + (f' ±\u00a0{fmt.format(spread)}' if math.isfinite(spread) else '')
 
 def cell(
     values:list, # one per seed; None: not known

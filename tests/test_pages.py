@@ -100,7 +100,8 @@ def alone(tmp_path_factory): # a tokenizer nobody trained, scored without propos
                     image_size=32)
     tok.save(runs/'fsq-s3')
     save_json(runs/'fsq-s3'/'record.json',
-              dict(run='fsq-s3', id='0'*12, params=dict(seed=3, steps=0), metrics=dict(train_seconds=1.5), uses={},
+              dict(run='fsq-s3', notebook='train_fsq', id='0'*12, params=dict(seed=3, steps=0), uses={},
+                   metrics=dict(train_seconds=1.5),
                    pixel_recipe=dict(steps=0), tokenizer=dict(kind='fsq', n_codes=16, dim=2)))
     words = [f'tokenizer={runs}/fsq-s3', 'ars=[]', 'profile=smoke', f'run_root={runs}']
     r = subprocess.run([sys.executable, ROOT/'scripts'/'run', 'evaluate', *words], cwd=ROOT, capture_output=True,

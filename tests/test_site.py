@@ -96,6 +96,7 @@ def test_in_a_browser(site, page, there):
 def test_a_picture_says_what_it_shows_in_words(script, site):
     made = script.said('## A title\nfirst\n\nRows are *pictures*, `a<b` and $\\frac{1}{2}$.\n\n$$x$$')
     assert made=='Rows are pictures, a<b and … .'
+    assert script.said('## A title\nits text\n```\ncode\n```')=='its text'
     assert script.said('# Only a title')=='' and script.said('word '*99).endswith('word …')
     for p in site[1]:
         alts = re.findall(r'<img loading=lazy alt="([^"]*)" src="data:', p.body)

@@ -73,7 +73,7 @@ def test_a_table_shows_mean_and_half_the_range():
     both = [r['generations'][0]['gfd'] for r in clusters(MINI)['Cluster (mae)']]
     row = b.numbers.set_index('row').loc['Cluster (mae)']
     assert (row.gFD, row['gFD spread'])==pytest.approx((np.mean(both), abs(both[0]-both[1])/2))
-    assert b.said.at['Cluster (mae)', 'gFD']=='1.606 ± 0.109'
+    assert b.said.at['Cluster (mae)', 'gFD']=='1.606 ±\u00a00.109'
     assert 'gFD, NAR' not in b.said and math.isnan(row['gFD, NAR']) # nobody trained one
 
 def test_bold_is_what_is_significantly_best():

@@ -132,7 +132,7 @@ def test_it_comes_back_from_a_file(net, tmp_path, held):
 
 @pytest.mark.parametrize('name', ['emoji_cnn.safetensors', 'emoji_cnn.json', 'none.safetensors'])
 def test_other_files_are_refused(name):
-    with pytest.raises(ValueError, match='holds no Matcher') as e: load_matcher(asset(name))
+    with pytest.raises(ValueError, match='holds no Matcher|no readable safetensors') as e: load_matcher(asset(name))
     assert '\n' not in str(e.value)
 
 def test_it_learns(held):

@@ -1,5 +1,6 @@
 "What every tokenizer promises, whatever it is made of."
-import sys
+import re,sys
+from pathlib import Path
 from types import SimpleNamespace
 import pytest,torch
 from PIL import Image
@@ -187,6 +188,28 @@ def test_every_shipped_tokenizer_is_what_its_record_says():
             net = load_proposal(name, tok)
             with torch.no_grad(): nats = net.loss(ids.flatten(1), load_images(tok.about['data'], 'test').labels[:300])
             assert abs(nats-made['train_ar']['metrics']['loss_nats'])<.2, name
+
+def test_every_shipped_card_is_the_one_its_records_give_and_leaves_nothing_out():
+    from iutok.pretrained import card,records_of,shipped
+    for name in shipped():
+        tok = Tokenizer.from_pretrained(name)
+        text,records = Path(tok.source, 'README.md').read_text(),records_of(tok.source)
+        assert text==card(tok, name, records, True, 'float16'), f'scripts/make_pretrained.py makes the card of {name}'
+        rows = dict(re.findall(r'^\| (.+?) \| (.+) \|$', text, re.M))
+        h,w = tok.grid()
+        assert rows['pixels'].startswith('RGB') and f'{tok.image_size}x{tok.image_size}' in rows['pixels']
+        assert rows['grid']==f'{h}x{w} codes of an image' and rows['codebook'].startswith(f'{tok.n_codes} codes of ')
+        assert ('teacher' in rows)==('effnet' in name) and ('teacher' not in rows or 'Apache-2.0' in rows['teacher'])
+        assert rows['trained on'].startswith(f"{tok.about['data']}, ") and 'quick' in rows['purpose']
+        assert all(r['id'] in rows[r['notebook']] for r in records)
+        scored = next((r for r in records if r['notebook']=='evaluate'), None)
+        assert float(rows['share of codes in use'])==pytest.approx((scored or records[0])['metrics']['usage'], abs=1e-4)
+        if scored: assert f"n_images {scored['protocol']['n_images']}" in text and 'is not FID' in text
+
+def test_a_card_says_only_what_is_known(tok):
+    from iutok.pretrained import card
+    text = card(tok, 'some/one')
+    assert 'No scores are recorded.' in text and 'records.json' not in text and 'load_proposal' not in text
 
 def test_what_is_saved_slim_comes_back_with_nearly_the_same_ids(tok, u8, tmp_path):
     tok.save_pretrained(tmp_path/'a', slim=True)

@@ -126,6 +126,23 @@ def test_links_lead_to_notebooks_that_are_there(page): # JupyterLab opens them; 
     to = re.findall(r'\]\(([\w.]+\.(?:ipynb|html))(?:#[^)]*)?\)', text)
     assert not [t for t in to if t.endswith('.html') or not (ROOT/'nbs'/t).exists()]
 
+def defined(page): # public functions and classes that a chapter gives to the library
+    code = [''.join(c['source']) for c in json.loads(page.read_text())['cells'] if c['cell_type']=='code']
+    for text in code:
+        if not re.search(r'^#\|\s*export\b', text, re.M): continue
+        for n in ast.parse(text).body:
+            if not isinstance(n, (ast.FunctionDef, ast.ClassDef)) or n.name.startswith('_'): continue
+            if not any('patch' in ast.unparse(d) for d in n.decorator_list): yield n.name
+
+def test_a_name_that_other_pages_use_is_named_where_it_is_explained():
+    code = {p:set(re.findall(r'\w+', '\n'.join(''.join(c['source']) for c in json.loads(p.read_text())['cells']
+                                               if c['cell_type']=='code'))) for p in PAGES}
+    used = [(p,n) for p in CHAPTERS for n in defined(p) if sum(n in words for q,words in code.items() if q!=p)>1]
+    said = lambda p: ' '.join(map(''.join, re.findall(r'^```(.*?)^```|`([^`]+)`', written(p), re.S|re.M)))
+    named = {p:set(re.findall(r'\w+', said(p))) for p in CHAPTERS}
+    missing = [f'{n} in {p.stem}' for p,n in used if n not in named[p]]
+    assert len(used)>300 and len(missing)<=len(used)//50, missing
+
 def test_the_glossary_is_in_order_and_calls_chapters_by_their_titles():
     table = written(ROOT/'nbs'/'glossary.ipynb')
     rows = re.findall(r'^\| \*\*(.+?)\*\* \| (.+?) \| \[(.+?)\]\((.+?)\) \|$', table, re.M)

@@ -16,7 +16,7 @@ from ..files import asset,atomic,fingerprint,load_json,save_json
 from ..precision import this_device
 from ..data import ImageSet,sequential
 from ..pixels import check_u8
-from ..teachers import effnet
+from ..teachers import effnet,fold_norms
 from ..weights import misfit,read_header
 from .statistics import Features,FeatureStats
 from .inception import INCEPTION_FILES,INCEPTION_URL,Inception
@@ -132,16 +132,22 @@ class Lite2(nn.Module):
         weights=None): # file of its tensors; None: the package's
         super().__init__()
         self.net = effnet(weights=weights, lite=2)
-        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        kept = [v for k,v in self.state_dict().items() if not k.endswith('num_batches_tracked')]
+        self.weights = fingerprint(*kept) # as the package has them, not folded
+        fold_norms(self.net).requires_grad_(False).to(memory_format=torch.channels_last)
 
     def forward(self,
         u8:Tensor, # (B, 3, H, W) uint8
     ):             # (B, 352) float32, in a tuple
+        few = 16 if u8.device.type=='cpu' else len(u8) # what lies between two layers stays in a core's cache
+        return torch.cat([self._means(part) for part in u8.split(few)]),
+
+    def _means(self, u8):
         x = u8.float()
         if tuple(x.shape[2:]) != (self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode='bicubic', antialias=True).clamp(0, 255)
         x = (x/127.5 - 1).to(memory_format=torch.channels_last)
-        return self.net.blocks(self.net.bn1(self.net.conv_stem(x))).mean((2, 3)),
+        return self.net.blocks(self.net.bn1(self.net.conv_stem(x))).mean((2, 3))
 
 # %% ../../nbs/70_metrics.features.ipynb #5db635ad
 NICKNAMES = dict(fashion='fashion-cnn', emoji='emoji-cnn', lite2='efficientnet-lite2', inception='inception-v3',
