@@ -127,6 +127,6 @@ def test_a_table_refuses_rows_of_unlike_arithmetic(where):
 def test_the_bench_of_bfloat16_trains(monkeypatch, turned): # it says how far the two end from each other
     monkeypatch.syspath_prepend(Path(__file__).parent/'benches')
     import bf16, trainers
-    for k in ('STEPS', 'RATE', 'SIDE'): monkeypatch.setattr(trainers, k, getattr(trainers, k))
+    for k in ('STEPS', 'RATE', 'SIDE', 'IMAGES'): monkeypatch.setattr(trainers, k, getattr(trainers, k))
     few,more = (bf16.left('vqkd', 'fp32', turned, steps)['loss'] for steps in (10, 60))
     assert 0<more<few

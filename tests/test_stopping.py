@@ -1,8 +1,9 @@
 """Ctrl-C and SIGTERM at a run's command and at a notebook's kernel: a checkpoint, one sentence, and the same command
 goes on."""
-import json,os,signal,subprocess,sys,time
+import json,os,signal,subprocess,sys,threading,time
 from pathlib import Path
 import pytest,torch
+from clone import script
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,3 +86,19 @@ def test_a_kernel_that_is_interrupted_shows_one_sentence(tmp_path): # as Jupyter
         assert f'after step {step} of 1000' in m['content']['evalue']
     finally:
         manager.shutdown_kernel(now=True)
+
+@pytest.mark.parametrize('finished', [True, False])
+def test_one_process_at_a_time_is_at_work_in_a_folder(tmp_path, capsys, finished):
+    run,left = script('run'),[]
+    def second():
+        with run.claim(tmp_path) as wanted: left.append(wanted)
+    with run.claim(tmp_path) as wanted:
+        assert wanted
+        other = threading.Thread(target=second)
+        other.start()
+        until = time.time()+60
+        while 'this one waits' not in capsys.readouterr().out: assert time.time()<until
+        assert not left
+        if finished: (tmp_path/'record.json').write_text('{}')
+    other.join(60)
+    assert left==[not finished] # where the first has finished the run, there is nothing left to do

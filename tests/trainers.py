@@ -57,7 +57,7 @@ def cluster(calm=False):
 
 def decoder(calm=False): # of frozen codes
     tok = vqgan()[0]['g'].module.tok
-    return pixels(tok, calm, tokens=tok.encode(IMAGES.batch(range(40), SIDE)), frozen=True),PLAIN()
+    return pixels(tok, calm, tokens=tok.encode(IMAGES.batch(range(len(IMAGES)), SIDE)), frozen=True),PLAIN()
 
 SIZES = dict(layers=1, width=16, heads=2)
 def ar(calm=False): # dropout, dropped labels

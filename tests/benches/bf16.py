@@ -21,8 +21,10 @@ def left(name, precision, turned=False, steps=STEPS):
     "Loss at the end, and CPU seconds."
     sys.path.insert(0, str(Path(__file__).parents[1]))
     import torch, trainers
+    from iutok.data import load_images
     from iutok.training import fit,seed_everything,warmup_cosine
     torch.set_num_threads(1)
+    trainers.IMAGES = load_images('fashion').take(2000) # more than can be learned by heart
     trainers.STEPS,trainers.RATE = steps,warmup_cosine(1e-3, steps, steps//20)
     if LOSS[name]=='g_rec': trainers.SIDE = 16 # pixels: ten minutes of one core for all of it
     seed_everything(0)
