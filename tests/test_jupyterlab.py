@@ -111,6 +111,7 @@ RUN = "lab.shell.activateById(w.id); return lab.commands.execute('notebook:run-a
 SEEN = """return w.content.widgets.filter(c => c.model.type=='code').map(c => (
   {count: c.model.executionCount, code: c.model.sharedModel.getSource(), outputs: c.model.outputs.toJSON()}))"""
 CLOSE = "return w.sessionContext.shutdown().then(() => { w.dispose() })"
+PAGE = "document.querySelector('.jp-WindowedPanel-outer')"
 WIDE = """(() => [...document.querySelectorAll('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea-output')]
   .filter(o => o.scrollWidth>o.clientWidth+2).map(o => o.textContent.slice(0, 60)))()"""
 
@@ -130,12 +131,12 @@ def opened(lab, tmp_path_factory): # page -> its cells after all were run, what 
             lab_js(RUN)
             time.sleep(1) # the last output is drawn
             cells,wide = lab_js(SEEN),[]
-            height = browser.js("document.querySelector('.jp-WindowedPanel-outer')?.scrollHeight || 0")
-            for i in range(max(1, -(-height//800))): # a screen at a time: what is not in sight is not drawn
-                browser.js(f"document.querySelector('.jp-WindowedPanel-outer')?.scrollTo(0, {i*800})")
+            for i in range(200): # a screen at a time: what is not in sight is not drawn, and its height not known
+                browser.js(f'{PAGE}.scrollTo(0, {i*800})')
                 time.sleep(.3)
                 wide += browser.js(WIDE)
                 browser.picture(shots/f'{name}-{i:02}.png')
+                if browser.js(f'{PAGE}.scrollTop+{PAGE}.clientHeight>={PAGE}.scrollHeight-2'): break
             got[name] = cells,wide,list(browser.complaints)
             lab_js(CLOSE)
         yield got
