@@ -352,6 +352,15 @@ def test_what_is_wrong_is_refused_in_one_sentence_and_leaves_nothing(call, here)
 @pytest.mark.parametrize('door', DOORS, ids=lambda d: d[0])
 def test_the_sound_call_passes(door, here): door[1](**door[2])
 
+def test_codes_of_one_tokenizer_are_not_drawn_or_read_for_another(mess, tmp_path):
+    other = Tokenizer(TOK.encoder, VQ(8, 4), TOK.decoder, TOK.post_encode, TOK.pre_decode, image_size=8)
+    with torch.no_grad(): other.quantizer.codebook += 1
+    with pytest.raises(ValueError, match='trained on the codes of another tokenizer'): load_proposal(mess/'ar', other)
+    s = tokens.shards_of(TOK, FEW, tmp_path)
+    with pytest.raises(ValueError, match='was written with tokenizer'):
+        tokens.open_shards(s.folder, other.fingerprint(encoding_only=True))
+    assert tokens.shards_of(other, FEW, tmp_path).folder!=s.folder # they lie beside each other
+
 # --- what a run can be told -------------------------------------------------------------------------------------------
 
 NOTEBOOKS = sorted({r['notebook'] for r in settings.RECIPES.values()})
