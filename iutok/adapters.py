@@ -40,6 +40,9 @@ class Given(Quantizer):
         super().__init__()
         self.n_codes = check_count('n_codes', n_codes, 2)
         if codebook is None: codebook = torch.randn(n_codes, 32, generator=torch.Generator().manual_seed(0))
+        if not isinstance(codebook, Tensor):
+            raise TypeError(f'codebook must be a torch.Tensor, not {type(codebook).__name__}.')
+        if not codebook.isfinite().all(): raise ValueError('codebook holds NaN or infinity.')
         if codebook.ndim!=2 or len(codebook)!=n_codes:
             raise ValueError(f'codebook must be ({n_codes}, D), got {tuple(codebook.shape)}.')
         self.register_buffer('table', codebook.detach().float().clone(), persistent=False)
@@ -60,6 +63,8 @@ class Adapted(Tokenizer):
         module:nn.Module=None, # the network behind the functions: it is counted, and moves along
     ):
         check_count('image_size', image_size)
+        for k,f in dict(encode=encode, decode=decode or encode).items():
+            if not callable(f): raise TypeError(f'{k} must be a function, not {type(f).__name__}.')
         super().__init__(nn.Identity(), Given(n_codes, codebook), image_size=image_size,
                          about=dict(kind='adapted', name=name))
         self.module,self._encode,self._decode = module,encode,decode
@@ -161,6 +166,7 @@ def suggest_generator(
     size:str=None,     # a name in `proposals.RECIPES` of that kind; None: by pixels and length
 )->AR|NAR:             # with fresh weights, in training mode
     "A proposal network that fits a tokenizer. Raises ValueError for an unknown kind, or a size of another kind."
+    if not isinstance(tok, Tokenizer): raise TypeError(f'tok must be a Tokenizer, not {type(tok).__name__}.')
     check_choice('kind', kind, ('ar', 'nar'))
     check_count('n_classes', n_classes)
     cls = dict(ar=AR, nar=NAR)[kind]

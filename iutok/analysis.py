@@ -12,6 +12,7 @@ __all__ = ['NAMES', 'CODES', 'SAMPLED', 'MEASURES', 'MORE_CODES', 'MORE_MEASURES
 import html,math,re
 from pathlib import Path
 import numpy as np
+from .checks import check_count,check_range,check_seed
 from .files import atomic
 from .viz import img_tag
 
@@ -267,8 +268,13 @@ def tau_interval(
     seed:int=0,     # of the draws
 )->tuple[float,float]:
     "Bootstrap interval of Kendall's tau over rows."
+    check_range('share', share, 0, 1, open_low=True, open_high=True)
+    check_count('draws', draws)
+    check_seed(seed)
     from scipy.stats import kendalltau
     x,y = np.asarray(x, float),np.asarray(y, float)
+    if x.ndim!=1 or x.shape!=y.shape or len(x)<2 or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError(f'x and y must be as many finite numbers, at least two, got {x.shape} and {y.shape}.')
     picks = np.random.default_rng(seed).integers(0, len(x), (draws, len(x)))
     taus = [kendalltau(x[i], y[i]).statistic for i in picks]
     tail = (1-share)/2

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np, torch
 from torch import Tensor,nn
+from .checks import check_count,check_counts
 from .files import cached,fingerprint
+from .pixels import check_u8
 
 # %% ../nbs/14_captions.ipynb #f529c598
 TONES = ('dark', 'grey', 'bright') # words for brightness, by tercile
@@ -22,6 +24,8 @@ def brightness(
     floor:int=25, # pixels below are background, 0 to 255
 )->Tensor:        # (B,) float32, mean of the other pixels, 0 to 255; 0 where there are none
     "Mean brightness of what is not background."
+    check_u8(u8)
+    check_count('floor', floor, 0, 255)
     grey = u8.float().mean(1)
     lit = grey >= floor
     return (grey*lit).sum((1, 2))/lit.sum((1, 2)).clamp(min=1)
@@ -61,6 +65,9 @@ class Words:
         sentences:list[str], # everything that will ever be read
         length:int=16):      # L, tokens per sentence, start and end included
         from open_clip.tokenizer import SimpleTokenizer
+        check_count('length', length, 3)
+        if isinstance(sentences, str) or not sentences or not all(isinstance(s, str) for s in sentences):
+            raise ValueError(f'sentences must be a list of text, at least one, got {sentences!r:.60}.')
         self.bpe = SimpleTokenizer(context_length=length)
         self.known = self.bpe(sentences).unique() # sorted: padding (0) first, end of text last
 
@@ -85,6 +92,8 @@ class Captions:
         classes:list[str],  # class names; labels index this list
         cuts:list[float],   # levels of brightness between the tones, see tone_cuts
         length:int=16):     # L, tokens per sentence
+        if isinstance(classes, str) or not classes:
+            raise ValueError(f'classes must be a list of names, got {classes!r}.')
         self.classes,self.cuts = list(classes),torch.tensor(cuts)
         self.names = [class_names(c) for c in classes]
         self.phrases = [[[n]+[f'{t} {n}' for t in TONES] for n in names] for names in self.names]
@@ -147,6 +156,8 @@ def text_tower(
     dim:int=64,    # of the joint space
 )->nn.Module:      # (B, L) int64 -> (B, dim)
     "open_clip's text transformer (CLIP, arXiv 2103.00020), small."
+    check_counts(words=words, length=length, width=width, depth=depth, heads=heads, dim=dim)
+    if width%heads: raise ValueError(f'width={width} does not divide into heads={heads}.')
     from open_clip.transformer import TextTransformer
     return TextTransformer(
         context_length=length, vocab_size=words, width=width, heads=heads, layers=depth, output_dim=dim)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LARGEST', 'PROFILES', 'WORLDS', 'SHIPPED_TEACHERS', 'check_count', 'check_seed', 'check_range', 'check_choice',
-           'check_integers']
+           'check_integers', 'check_counts']
 
 # %% ../nbs/00_checks.ipynb #8698108a
 import math,sys
@@ -80,6 +80,13 @@ def check_integers(
     if not kind.startswith(('int', 'uint')): raise TypeError(f'{name} must be whole numbers, not {kind}.')
     if least is not None and x.numel() and int(x.min())<least:
         raise ValueError(f'{name} must be at least {least}, got {int(x.min())}.')
+
+def check_counts(
+    **given, # name -> what somebody gave
+):
+    "Whole numbers of at least 1; a ValueError names the first that is none."
+    for k,v in given.items(): check_count(k, v)
+
 
 # %% ../nbs/00_checks.ipynb #1ec0b3c7
 PROFILES = ('smoke', 'quick', 'mini', 'paper')

@@ -19,6 +19,13 @@ TOKENIZER = 'quick/vqkd-effnet'
 def _told(done, total, what): # progress, on a line that is written over; only to a person
     if sys.stderr.isatty(): print(f'\r{what} {done}/{total}', end='\n' if done==total else '', file=sys.stderr)
 
+def _check_picture(path): # before anything is made
+    from PIL import Image
+    p = here(path)
+    if p.is_dir(): raise ValueError(f'{path} is a folder; name a file in it.')
+    if p.suffix and p.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f'{path} does not end as a picture does; name it, say, {p.stem}.png.')
+
 def _save_picture(img, path): return atomic(here(path), lambda p: img.save(p, None if p.suffix else 'PNG'))
 
 def _listed(images): # pictures and folders of them -> pictures, those of a folder by name
@@ -50,6 +57,7 @@ def encode(
     "Turn pictures into codes."
     from safetensors.torch import save_file
     from iutok.pretrained import Tokenizer
+    if picture: _check_picture(picture)
     tok = Tokenizer.from_pretrained(tokenizer)
     images = _listed(images)
     ids = _encoded(tok, images)
@@ -91,6 +99,7 @@ def decode(
     from iutok.pretrained import Tokenizer
     from iutok.viz import image_grid
     ids,said = _read_codes(codes)
+    if here(out).suffix: _check_picture(out)
     tok = Tokenizer.from_pretrained(tokenizer or _named_in(codes, said))
     if said.get('fingerprint') not in (None, tok.fingerprint(encoding_only=True)):
         raise ValueError(f"The codes in {codes} are those of another tokenizer ({said.get('tokenizer')}).")
@@ -134,6 +143,7 @@ def _asked(net, names, classes, prompts): # -> what the network is conditioned o
         if not prompts: raise ValueError('This network draws sentences; say --prompts "a cat face|a red car".')
         tower = load_token_tower(net.tower.rpartition('-')[0]) # behind the name is the hash of its weights
         return net.condition(tower, prompts.split('|'))
+    if prompts: raise ValueError('This network draws classes, not sentences; say --classes.')
     words = [str(i) for i in range(len(names))] if classes=='all' else classes.split(',')
     wrong = [w for w in words if w not in names and not (w.isdecimal() and int(w)<len(names))]
     if wrong:
@@ -157,10 +167,12 @@ def sample(
     from iutok.pretrained import Tokenizer
     from iutok.proposals import load_proposal
     from iutok.viz import image_grid
+    _check_picture(out)
+    check_count('n', n, 1, 10_000)
     tok = Tokenizer.from_pretrained(tokenizer)
     net = load_proposal(network or tokenizer, tok)
     names = list(load_images(tok.about.get('data', 'fashion'), 'test').classes)
-    cond = _asked(net, names, classes, prompts).repeat_interleave(check_count('n', n), 0)
+    cond = _asked(net, names, classes, prompts).repeat_interleave(n, 0)
     how = {} if temperature==1 else dict(temperature=temperature)
     h,w = tok.encode(load_images('fashion', 'test').batch([0], tok.image_size)).shape[1:]
     x = tok.decode(net.sample(cond, scale=scale, seed=seed, **how).view(-1, h, w))

@@ -10,6 +10,7 @@ from collections.abc import Callable,Iterator
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor,nn
+from .checks import check_count,check_seed
 from .files import cached
 from .data import ImageSet,sequential
 from .quantizers import Fixed,OnlineCluster
@@ -63,6 +64,8 @@ def sample_vectors(
     path:str|Path=None, # keep them in this .npy file, as float16, instead of memory; made once
 )->'Tensor|Pieces': # (n, C) float32, or the pieces of the file
     "Feature vectors drawn without replacement from all positions of all images, in one pass."
+    check_count('n', n)
+    check_seed(seed)
     def drawn(begin): # rows of one map after the other; begin is told how many they will be
         N,(_,C,h,w) = len(features),next(_maps(features)).shape
         at,i = np.sort(np.random.default_rng(seed).choice(N*h*w, min(n, N*h*w), replace=False)),0

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from functools import cache
 from pathlib import Path
 from torch import nn
+from .checks import check_choice
 from .losses.gan import PatchGAN
 from .losses.recon import lpips_weights
 from .nets.conv import ConvDecoder,ConvEncoder
@@ -203,8 +204,10 @@ def build_part(
     config:dict, # one value of `architecture`
 )->nn.Module:    # the network, with fresh weights
     "Build a network from its kind and arguments."
+    check_choice('kind', dict(config).get('kind'), NETS)
     config = dict(config)
-    return NETS[config.pop('kind')](**config)
+    try: return NETS[config.pop('kind')](**config)
+    except (ValueError, TypeError) as e: raise ValueError(f'these weights do not fit a network of ours: {e}') from None
 
 def check_state(
     have:dict,               # name -> tensor
@@ -394,4 +397,5 @@ def to_lpips(
     weights:list, # five (C_l,) tensors
 )->dict:          # lin0.model.1.weight to lin4.model.1.weight, each (1, C_l, 1, 1)
     "The inverse of `from_lpips`."
+    if len(weights)!=5 or any(w.ndim!=1 for w in weights): raise ValueError('weights must be five vectors (C_l,).')
     return {f'lin{i}.model.1.weight': w.view(1, -1, 1, 1) for i,w in enumerate(weights)}

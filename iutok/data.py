@@ -22,7 +22,7 @@ from .images import FolderSet,ImageSet,cache_dir,open_rgb,shown
 from .pixels import N_UNIFORM,crop_boxes,named_transform,resize_boxes
 from .splits import COLLECTIONS,FACES,ROLES,_PICTURES,annotated,by_hash,file_bytes,held_places,ilsvrc_order
 from .splits import list_collection,list_faces,list_imagenet,members
-from .checks import check_count,check_seed
+from .checks import check_count,check_integers,check_seed
 
 # %% ../nbs/07_data.ipynb #3dc20ec7
 class MemorySet(ImageSet):
@@ -33,6 +33,11 @@ class MemorySet(ImageSet):
         pixels:Tensor, # (N, H, H) uint8, square
         labels:Tensor, # (N,) class indices
         classes:list): # class names
+        if pixels.dtype!=torch.uint8 or pixels.ndim!=3 or pixels.shape[1]!=pixels.shape[2]:
+            raise ValueError(f'pixels must be (N, H, H) uint8, got {tuple(pixels.shape)} {pixels.dtype}.')
+        check_integers('labels', labels, 0)
+        if len(labels)!=len(pixels) or len(labels) and int(labels.max())>=len(classes):
+            raise ValueError(f'labels must name one of {len(classes)} classes for each of {len(pixels)} images.')
         self.name,self.split,self.pixels,self.labels,self.classes = name,split,pixels,labels.long(),list(classes)
 
     @cached_property
@@ -353,6 +358,7 @@ def load_images(
     cache=None,         # folder for indexes and downloads; None takes $IUTOK_CACHE, else ~/.cache/iutok
 )->ImageSet:
     "A data set by name. A ValueError names what is wrong and what there is."
+    if not isinstance(data, str): raise TypeError(f'data must be the name of a data set, not {type(data).__name__}')
     if split not in ('train', 'test'): raise ValueError(f'split={split!r} is not known; use train or test')
     kind,_,path = data.partition(':')
     if kind == 'folder' and path: return FolderSet.open(Path(root or '', path), split, cache)
@@ -389,6 +395,7 @@ def epoch_order(
     *key:int, # what the order is drawn from; the last is the epoch
 )->np.ndarray: # (N,) int64, a permutation
     "The order of one epoch."
+    check_count('n', n, 0)
     return np.random.default_rng(key).permutation(n)
 
 def step_indices(
@@ -426,6 +433,7 @@ class Batches:
             raise ValueError(f'batch_size={batch_size} is the total of all ranks and must be a multiple of '
                              f'world={world}')
         named_transform(transform)
+        check_seed(seed)
         self.images,self.size,self.batch_size,self.transform,self.seed = images,size,batch_size,transform,seed
         self.mine = slice(rank*batch_size//world, (rank+1)*batch_size//world)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor,nn
+from .checks import check_counts
 from .losses.recon import cosine_loss
 from .nets.vit import ViT
 from .pixels import to_float
@@ -44,6 +45,7 @@ def vqkd_tokenizer(
     seed:int=0,          # of the codebook's k-means start
 )->Tokenizer:            # with a feature decoder, without a pixel decoder
     "VQ-KD's student, norm-EMA codebook and feature decoder, by default the paper's. S must be a multiple of the patch."
+    check_counts(channels=channels, image_size=image_size, patch=patch, n_codes=n_codes, dim=dim, width=width)
     if image_size%patch:
         raise ValueError(f'image_size={image_size} is not a multiple of patch={patch}; choose a size that is.')
     vit = dict(grid=image_size//patch, width=width, heads=heads)

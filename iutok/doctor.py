@@ -52,10 +52,15 @@ def purity_by_chance(
     return sum(purity(ids, y) for y in deals)/shuffles
 
 # %% ../nbs/86_doctor.ipynb #726e71b6
+def _check_grids(ids): # (N, h, w)
+    check_integers('ids', ids, 0)
+    if ids.ndim!=3 or not ids.numel(): raise ValueError(f'ids must be (N, h, w), at least one, got {tuple(ids.shape)}.')
+
 def repeats(
     ids:Tensor,   # (N, h, w) code indices
 )->tuple[float,float]: # share of neighbours, to the right and below, with the same code; what chance would give
     "How often a token repeats its neighbour."
+    _check_grids(ids)
     same = torch.cat([(ids[:,:,1:]==ids[:,:,:-1]).flatten(), (ids[:,1:]==ids[:,:-1]).flatten()])
     p = ids.flatten().bincount().double()/ids.numel()
     return float(same.double().mean()) if len(same) else 0.,float(p.square().sum())
@@ -65,6 +70,8 @@ def place_bits(
     n_codes:int, # K
 )->float:        # bits
     "What the place in the grid tells about the code. Few images make it look larger than it is."
+    check_count('n_codes', n_codes)
+    _check_grids(ids)
     at = torch.stack([counts(x, n_codes) for x in ids.flatten(1).T])
     return float(entropy(at.sum(0))-entropy(at).mean())/math.log(2)
 
@@ -93,6 +100,9 @@ def findings_of_ids(
     seed:int=0,            # of the labels dealt out for comparison
 )->list[Finding]:
     "What the ids of some images tell about a codebook. Raises ValueError for ids and labels that do not fit."
+    _check_grids(ids)
+    if codebook is not None and (codebook.ndim!=2 or len(codebook)!=n_codes or not codebook.isfinite().all()):
+        raise ValueError(f'codebook must be ({n_codes}, D) finite numbers, got {tuple(codebook.shape)}.')
     h = codebook_health(ids, n_codes, codebook, warn=False, joint=False)
     ill,bits = diagnose(h, ids.numel()),h.entropy/math.log(2)
     (same,chance),place = repeats(ids),place_bits(ids, n_codes)
@@ -137,6 +147,7 @@ def findings_of_pixels(
     seed:int=0,    # of the noise
 )->list[Finding]:
     "How steady the codes are and what they give back."
+    if len(ids)!=len(x): raise ValueError(f'{len(x)} images but ids of {len(ids)}.')
     u = (x/2+.5).clamp(0, 1)
     noise = torch.randint(-2, 3, u.shape, generator=torch.Generator().manual_seed(check_seed(seed)))/255
     moved = float((tok.encode((u+noise).clamp(0, 1))!=ids).double().mean())
@@ -159,6 +170,7 @@ def doctor(
 )->list[Finding]:       # in the order of ids, classes, pixels
     """Look a tokenizer over: what its codes are, say and give back, and what usually causes it.
     Raises as `Tokenizer.encode` does, and ValueError for labels that do not fit."""
+    if not isinstance(tok, Tokenizer): raise TypeError(f'tok must be a Tokenizer, not {type(tok).__name__}.')
     x = as_batch(images, tok.image_size)
     ids = tok.encode(x/2+.5)
     codebook = tok.quantizer.codebook.detach().cpu()

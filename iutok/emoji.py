@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from PIL import Image
 from torch import Tensor
-from .checks import check_choice,check_count
+from .checks import check_choice,check_count,check_seed
 from .files import asset
 from .images import ImageSet
 from .pixels import named_transform,square
@@ -89,6 +89,9 @@ def layout(
     mirror:bool=True,  # whether it may be mirrored
 )->Layout:
     "The layout of one view."
+    check_count('picture', picture, 0)
+    check_count('view', view, 0)
+    check_seed(seed)
     if view == 0: return Layout()
     u = _uniform(seed, view)[picture]
     return Layout(.7+.27*u[0], u[1], u[2], bool(mirror and u[3] < .5), list(COLOURS)[int(12*u[4])])

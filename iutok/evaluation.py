@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 import math,torch
 from torch import Tensor
-from .checks import check_count,check_seed
+from .checks import check_count,check_integers,check_range,check_seed
 from .runs import read_record
 from .data import ImageSet,sequential
 from .losses.recon import Perceptual
@@ -37,6 +37,7 @@ def decode_u8(
     batch_size:int=250,# grids at a time
 )->Iterator[Tensor]:   # (b, 3, S, S) uint8
     "Images of token grids, as bytes, batch by batch. Raises as `Tokenizer.decode` does."
+    check_integers('tokens', tokens)
     for b in tokens.split(check_count('batch_size', batch_size)): yield to_uint8(tok.decode(b.long())*2-1)
 
 def as_grids(
@@ -94,6 +95,8 @@ def bits_per_image(
     length:int, # L, tokens of an image
 )->float:
     "Bits of an image whose tokens cost this many nats each."
+    check_range('nats', nats, 0)
+    check_count('length', length)
     return nats*length/math.log(2)
 
 def mutual_information(
@@ -103,6 +106,9 @@ def mutual_information(
     seed:int=0,     # of the shuffles
 )->float:           # bits per token, about 0 where codes and classes are independent
     "What a code tells about the class of its image. Raises ValueError for labels that do not fit."
+    check_seed(seed)
+    check_integers('ids', ids, 0)
+    check_integers('labels', labels, 0)
     check_count('shuffles', shuffles, 0)
     if len(ids)!=len(labels) or not len(ids): raise ValueError(f'{len(ids)} images but {len(labels)} labels')
     ids,labels = ids.flatten(1).long().cpu() if ids.ndim>1 else ids[:,None].long().cpu(),labels.long().cpu()

@@ -51,7 +51,9 @@ def atomic(
     """Let `write` fill a temporary file, then move it to `path` in one step. What `write` raises passes through;
     `path` is then as it was."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir(): raise IsADirectoryError(f'{path} is a folder; name a file in it.')
+    try: path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError: raise NotADirectoryError(f'{path.parent} is a file; name a folder.') from None
     fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix=path.suffix)
     os.close(fd)
     try:

@@ -90,7 +90,7 @@ def paired_ratio(
     check_range('share', share, 0, 1, open_low=True, open_high=True)
     both = [s for s in a if s in b]
     if len(both)<2: raise ValueError(f'pairs need at least two seeds that both rows have, got {both}')
-    if min(x[s] for x in (a, b) for s in both)<=0: raise ValueError('a ratio needs positive numbers')
+    if not all(0<x[s]<np.inf for x in (a, b) for s in both): raise ValueError('a ratio needs positive numbers')
     d = np.log([a[s]/b[s] for s in both])
     room = t.ppf((1+share)/2, len(d)-1)*d.std(ddof=1)/len(d)**.5
     ends = [float(np.exp(d.mean()+k)) for k in (0, -room, room)]

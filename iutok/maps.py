@@ -10,7 +10,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np, torch
 from torch import Tensor
-from .checks import check_count,check_range,check_seed
+from .checks import check_count,check_integers,check_range,check_seed
 from .data import ImageSet
 from .doctor import purity,purity_by_chance
 from .pixels import as_batch
@@ -52,6 +52,8 @@ def tsne(
     seed:int=0,           # of the algorithm
 )->Tensor:                # (N, 2)
     "The points in the plane, neighbours near each other; one thread, so that a seed gives one picture."
+    if not isinstance(x, Tensor) or x.ndim!=2 or len(x)<4 or not x.isfinite().all():
+        raise ValueError('x must be (N, D) finite points, at least four.')
     from openTSNE import TSNE
     check_range('perplexity', perplexity, 1)
     near = min(perplexity, max(1, (len(x)-1)/3))
@@ -69,6 +71,9 @@ def code_map(
     flat:float=8.,        # patches whose grey levels deviate by less are plain ground, in 1/255
 )->CodeMap:
     "Lay out the patches of some images and the codes they chose in one plane."
+    check_integers('labels', labels, 0)
+    check_range('flat', flat, 0)
+    if len(labels)!=len(u8): raise ValueError(f'{len(u8)} images but {len(labels)} labels.')
     q = tok.eval().quantizer
     z = tok.latents(as_batch(u8, tok.image_size).to(tok.device))
     x,(h,w) = q.prepare(flatten(z).float()),z.shape[2:]

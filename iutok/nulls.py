@@ -9,6 +9,7 @@ __all__ = ['NULLS', 'PIXELS', 'MEASURED', 'gain_left', 'gain_over_seeds', 'paire
 # %% ../nbs/83_nulls.ipynb #18b7df29
 import itertools,math
 import numpy as np
+from .checks import check_range
 from .analysis import NAMES
 from .tables import by_label,metric,of_network
 
@@ -20,6 +21,8 @@ def gain_left(
     lower:bool=True, # is better
 )->float:
     "Share of the teacher's gain over pixels that a null teacher does not give; nan where the teacher gains nothing."
+    for k,v in dict(pixels=pixels, null=null, teacher=teacher).items():
+        if not isinstance(v, (int, float)): raise TypeError(f'{k} must be a score, got {v!r}.')
     gain = (pixels-teacher)*(1 if lower else -1)
     return (null-teacher)/(pixels-teacher) if gain>0 else math.nan
 
@@ -43,6 +46,8 @@ def paired_interval(
     share:float=.95, # of the intervals that hold the true mean, were the differences normal
 )->tuple[float,float,float]: # mean of a - b, lower and upper end; the ends are nan with a single seed
     "The mean difference over seeds with Student's interval."
+    check_range('share', share, 0, 1, open_low=True, open_high=True)
+    if len(a)!=len(b): raise ValueError(f'a has {len(a)} scores and b {len(b)}; pairs need equally many.')
     from scipy.stats import t
     d = np.asarray(a, float)-np.asarray(b, float)
     if len(d)<2: return (float(d.mean()) if len(d) else math.nan, math.nan, math.nan)

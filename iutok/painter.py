@@ -8,7 +8,7 @@ __all__ = ['paint', 'footprint', 'Painter', 'colour', 'face', 'palette', 'steps'
 # %% ../nbs/92_painter.ipynb #853c3947
 import torch
 from torch import Tensor
-from .checks import check_count
+from .checks import check_count,check_integers
 from .pixels import to_uint8
 from .tokenizers import Tokenizer
 from .viz import code_patches,image_grid,png,token_colours
@@ -21,6 +21,8 @@ def paint(
     code:int,   # to put there
 )->Tensor:      # (h, w), a copy
     "The grid with another code at one place. Raises ValueError for a place outside."
+    check_integers('ids', ids, 0)
+    if ids.ndim!=2: raise ValueError(f'ids must be one grid (h, w), got {tuple(ids.shape)}.')
     h,w = ids.shape
     check_count('row', row, 0, h-1)
     check_count('col', col, 0, w-1)
@@ -52,7 +54,7 @@ class Painter:
         palette:int=16,  # codes to choose from: the most used ones
         side:int=320):   # of the picture, about, in pixels
         if tok.decoder is None: raise ValueError('This tokenizer has no pixel decoder; load a train_decoder run.')
-        self.tok,self.side = tok,side
+        self.tok,self.side = tok,check_count('side', side)
         self.images,self.all_ids = images,tok.encode(images)
         counts = self.all_ids.flatten().bincount(minlength=tok.n_codes)
         n = min(check_count('palette', palette), int((counts>0).sum()))
@@ -88,6 +90,7 @@ def colour(
     code:int, # an id
 )->str:       # '#rrggbb', as in every picture of tokens
     "The colour of a code for a web page."
+    check_count('code', code, 0)
     r,g,b = (token_colours(torch.tensor([[[code]]]))[0,:,0,0]*255).round().long().tolist()
     return f'#{r:02x}{g:02x}{b:02x}'
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
-from .checks import WORLDS
+from .checks import PROFILES,WORLDS,check_choice,check_count,check_seed
 from .files import load_json,project_root
 from .settings import RECIPES,default_recipe,parameter,parse_words,resolve,run_set,takes
 
@@ -124,6 +124,9 @@ def lists_of(
     seeds:list=None,    # of table 1; None: the profile's own
 )->dict[str,list]:      # name of a list -> its words
     "What names are filled from."
+    check_choice('profile', profile, PROFILES)
+    check_choice('world', world, WORLDS)
+    for s in seeds or (): check_seed(s, 'every number of seeds')
     p = LISTS[profile]
     seeds,own = seeds or p['seeds'],IN_TABLE1.get((world, profile), {})
     kinds = {k:[f'{k}-{t}' for t in teachers or p['teachers']+own.get(k, [])] for k in ('vqkd', 'cluster')}
@@ -248,6 +251,8 @@ def artefacts(
     world:str=WORLDS[0],  # a name in WORLDS
 )->dict[str,tuple]:       # page -> what its runs are told as, their names with lists in braces
     "The tables and figures that these sizes have, in the order of the table of artefacts."
+    check_choice('profile', profile, PROFILES)
+    check_choice('world', world, WORLDS)
     out = {}
     for page,told,where,runs in lines_of(ARTEFACTS, 4):
         try: default_recipe(page, profile)
@@ -318,6 +323,19 @@ class Choice:
     gpus:int=0           # of this machine, or of a node
     nodes:int=1          # per training
     root:str=None        # of the clone; None: the one this process works in
+
+    def __post_init__(self):
+        check_choice('profile', self.profile, PROFILES)
+        check_choice('world', self.world, WORLDS)
+        check_count('gpus', self.gpus, 0)
+        check_count('nodes', self.nodes)
+        for k in ('teachers', 'seeds', 'targets'):
+            v = getattr(self, k)
+            if v is not None and not isinstance(v, (list, tuple)): raise ValueError(f'{k} must be a list, got {v!r}.')
+        for s in self.seeds or (): check_seed(s, 'every number of seeds')
+        told = {} if self.overrides is None else self.overrides
+        if not isinstance(told, dict) or not all(isinstance(v, dict) for v in told.values()):
+            raise ValueError('overrides must be: notebook or run, then parameter, then value.')
 
     @property
     def folder(self)->Path: # of the runs

@@ -239,7 +239,8 @@ def push_to_hub(self:Tokenizer,
     slim:bool=False,    # as for `save_pretrained`
 ):                      # what the hub answers
     "Put the tokenizer, its records and its card into a repository of the Hugging Face hub, as whom you are logged in."
-    if not re.fullmatch(r'[\w.-]+/[\w.-]+', name): raise ValueError(f"A repository is called OWNER/NAME, got '{name}'.")
+    if not re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', name):
+        raise ValueError(f"A repository is called OWNER/NAME, got '{name}'.")
     from huggingface_hub import HfApi
     api = HfApi()
     with TemporaryDirectory() as d:

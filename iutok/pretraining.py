@@ -12,6 +12,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from typing import NamedTuple
 from torch import Tensor,nn
+from .checks import check_counts
 from .files import rank,world_size
 from .pixels import N_UNIFORM,crop_boxes,patchify,resize_boxes
 
@@ -25,6 +26,9 @@ def small_vit(
     project:int=0,     # width of a linear projection after the mean; 0: none
 )->dict:               # arguments of timm's VisionTransformer
     "The shape of a small ViT: no class token, final norm on every token, the mean of the tokens is the image's vector."
+    check_counts(width=width, depth=depth, heads=heads, image_size=image_size, patch=patch)
+    if width%heads: raise ValueError(f'width={width} does not divide into heads={heads}.')
+    if image_size%patch: raise ValueError(f'image_size={image_size} is no multiple of patch={patch}.')
     return dict(
         img_size=image_size, patch_size=patch, embed_dim=width, depth=depth, num_heads=heads, num_classes=project,
         class_token=False, global_pool='avg', fc_norm=False)

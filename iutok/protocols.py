@@ -11,6 +11,7 @@ import numpy as np,torch
 from PIL import Image
 from torch import Tensor
 from .checks import check_count
+from .pixels import check_u8
 
 # %% ../nbs/76_protocols.ipynb #31db2ef1
 def through_jpeg(
@@ -18,6 +19,7 @@ def through_jpeg(
     quality:int=90,  # 1 to 95
 )->Tensor:           # the same after a JPEG file each
     "What is left of images that were saved as JPEG before they were scored."
+    check_u8(u8)
     check_count('quality', quality, 1, 95)
     def one(x):
         f = io.BytesIO()

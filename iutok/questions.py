@@ -13,14 +13,14 @@ import numpy as np, torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor,nn
-from .checks import check_count,check_range,check_seed
+from .checks import check_count,check_integers,check_range,check_seed
 from .analysis import kind_of,label
 from .evaluation import decode_u8,mutual_information
 from .images import ImageSet
 from .metrics.features import Extractor
 from .metrics.pixels import psnr,ssim
 from .metrics.scores import reference_stats,score_images
-from .pixels import square,to_float
+from .pixels import check_u8,square,to_float
 from .proposals.tokens import tokens_of
 from .quantizers import VQ,Quantizer,codebook_entropy,codebook_perplexity,usage
 from .tokenizers import Tokenizer
@@ -33,6 +33,7 @@ def group_draws(
     seed:int=0,    # of the draws
 )->np.ndarray:     # (draws, N) how often each row is there
     "Groups drawn with replacement, each with all of its rows: weights of a bootstrap over groups."
+    if not len(groups): raise ValueError('groups must hold at least one row.')
     check_count('draws', draws)
     _,of = np.unique(np.asarray(groups), return_inverse=True)
     G = of.max()+1
@@ -128,6 +129,9 @@ def damaged(
     seed:int=0,      # of the draws
 )->Tensor:           # (N, h, w) int64
     "Grids in which a share of the tokens are other, similar codes. Raises ValueError where K is not above `near`."
+    check_integers('idx', idx, 0)
+    if codebook.ndim!=2 or idx.numel() and int(idx.max())>=len(codebook):
+        raise ValueError(f'codebook must be (K, D) with a row for every id in idx, got {tuple(codebook.shape)}.')
     check_range('share', share, 0, 1)
     K = len(codebook)
     check_count('near', near, 1, K-1)
@@ -169,6 +173,7 @@ def crossings(
 )->list[float]: # the x at which they cross
     """Where two curves cross, each straight over log x between its points; a touch without a crossing does not count.
     Raises ValueError unless x ascends."""
+    if len(a)!=len(b): raise ValueError(f'a has {len(a)} points and b {len(b)}.')
     x,d = np.asarray(x, float),np.asarray(a, float)-np.asarray(b, float)
     if len(x)!=len(d) or (x<=0).any() or (np.diff(x)<=0).any():
         raise ValueError('x has to ascend from above 0, with as many points as the curves.')
@@ -295,6 +300,8 @@ def fit_small(
     seed:int=0,         # of the order
 )->list[float]:         # losses
     "Train a small proposal network in place; it is left in eval mode."
+    check_count('batch_size', batch_size)
+    check_range('lr', lr, 0, open_low=True)
     check_count('steps', steps)
     g = torch.Generator().manual_seed(check_seed(seed))
     opt = torch.optim.AdamW(net.parameters(), lr, betas=(.9, .98), weight_decay=.05)
@@ -338,6 +345,8 @@ def cell_means(
     grid:int,  # cells per side
 )->Tensor:     # (N, 3, S, S) uint8
     "Every cell by its mean colour, with smooth transitions: what a code that knew nothing else would give."
+    check_u8(u8)
+    if u8.shape[-1]%check_count('grid', grid): raise ValueError(f'grid={grid} does not divide {u8.shape[-1]} pixels.')
     small = F.avg_pool2d(u8.float(), u8.shape[-1]//grid)
     return F.interpolate(small, u8.shape[-2:], mode='bilinear').round().clamp(0, 255).to(torch.uint8)
 

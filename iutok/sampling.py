@@ -227,6 +227,7 @@ def sample(
 )->Tensor:                # (B, L) int64 tokens in [0, K), on the CPU
     """Draw one token sequence per condition;
     raises ValueError for guidance without a null class and for values out of range."""
+    net.check_cond(cond)
     _check_filter(temperature, top_k, top_p, min_p)
     alpha = scales(scale, net.length, guidance, power, interval)
     u = uniforms(len(cond), net.length, seed, first).to(next(net.parameters()).device)

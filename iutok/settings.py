@@ -299,6 +299,8 @@ def run_set(
 )->str:                  # quick, emoji-quick
     """The name of a table's sizes:
     its runs are in runs/NAME, its committed records in nbs/results/table1_NAME, with _ for -."""
+    check_choice('profile', profile, PROFILES)
+    check_choice('world', world, WORLDS)
     return profile if world==WORLDS[0] else f'{world}-{profile}'
 
 def world_of(
@@ -399,6 +401,7 @@ def default_recipe(
 )->str:           # a name in RECIPES
     "The row that a profile chooses, and the data; a ValueError where it has none."
     check_choice('profile', profile, PROFILES)
+    if not rows_of(notebook): takes(notebook) # says which there are
     kind = notebook.removeprefix('train_')
     for world in (data, NATIVE.get(notebook)):
         if (own := f'{world}-{profile}-{kind}') in RECIPES: return own
@@ -416,7 +419,8 @@ def recipe_row(
 )->dict:               # parameter -> value
     "One recipe; a ValueError says which there are, or that this one is for another notebook."
     mine = rows_of(notebook) if notebook else list(RECIPES)
-    known = f"{notebook or 'They'} {'knows' if notebook else 'are'}: {', '.join(mine)}."
+    more = ', ...' if len(mine)>40 else '.'
+    known = f"{notebook or 'They'} {'knows' if notebook else 'are'}: {', '.join(mine[:40])}{more}"
     if name not in RECIPES:
         near = get_close_matches(str(name), mine, 3, .4)
         raise ValueError(f"There is no recipe '{name}'{'; did you mean '+', '.join(near)+'?' if near else '.'} {known}")
@@ -445,6 +449,8 @@ def resolve(
 )->dict:               # name -> value
     """Every value a run would use; those in `NEEDS` are left out where what they need is not given.
     Raises ValueError for unknown names and recipes, and for values that mean nothing or do not fit each other."""
+    if not isinstance(notebook, (str, Path)):
+        raise TypeError(f'notebook must be a name, not {type(notebook).__name__}.')
     notebook = Path(notebook).stem
     given = check_parameters(notebook, {k:v for k,v in given.items() if v is not None})
     name = given.get('recipe') or default_recipe(notebook, given.get('profile', 'mini'), given.get('data'))

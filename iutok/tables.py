@@ -15,7 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 from .analysis import cell,check_codebooks,check_frozen,kind_of,label,mean_spread,measured_on
-from .checks import WORLDS,check_choice
+from .checks import PROFILES,WORLDS,check_choice
 from .files import atomic,load_json,project_root
 from .intervals import best_of
 from .provenance import source_of
@@ -99,6 +99,7 @@ def committed(
     scores:str='evaluate',  # notebook that made the records
 )->list[dict]:   # with the `folder` their pictures lie in; [] where none are committed
     "The records that a page reads where no runs are named, all of one profile."
+    check_choice('profile', profile, PROFILES)
     for name in dict.fromkeys((page.partition('_')[0], *also)):
         for p in _FALL_BACK[profile]:
             place = project_root()/'nbs'/'results'/f"{name}_{run_set(p, world).replace('-', '_')}"

@@ -14,7 +14,7 @@ from pathlib import Path
 import importlib, json, math, shutil, numpy as np, torch
 import torch.nn.functional as F
 from torch import Tensor,nn
-from .checks import PROFILES,SHIPPED_TEACHERS,WORLDS,check_choice
+from .checks import PROFILES,SHIPPED_TEACHERS,WORLDS,check_choice,check_count,check_counts
 from .files import asset,atomic,cached,fingerprint,short_path
 from .precision import arithmetic,autocast
 from .weights import (fill_weights,hub_file,misfit,read_header,read_weights,timm_effnet_names,timm_vit_names,
@@ -142,6 +142,7 @@ def teachers(
     data:str='fashion', # what the small ViTs were trained on: fashion or emoji
 )->dict[str,Teacher]:   # name -> row, without hash
     "What each name means at a profile."
+    check_choice('profile', profile, PROFILES)
     table = _table(profile, data)
     if profile=='paper': return table
     files = {n:teacher_file(n, data) for n in SHIPPED_TEACHERS}
@@ -228,7 +229,7 @@ class Patches(nn.Module):
     def __init__(self,
         side:int): # p, pixels per side of a patch
         super().__init__()
-        self.side = side
+        self.side = check_count('side', side)
     def forward(self, x): return F.pixel_unshuffle(x, self.side) # (B, 3, H, W) -> (B, 3*p*p, H/p, W/p)
 
 # %% ../nbs/12_teachers.ipynb #7d774ce4
@@ -255,6 +256,7 @@ class Edges(nn.Module):
         wavelengths=(.5, 1, 2), # in cells
         angles:int=8):        # A, evenly spread over half a turn
         super().__init__()
+        check_counts(side=side, angles=angles)
         self.side,self.wavelengths,self.angles = side,list(wavelengths),angles
         for i,w in enumerate(wavelengths):
             bank = np.concatenate([gabor_pair(w*side, np.pi*a/angles) for a in range(angles)])
@@ -479,13 +481,15 @@ def load_teacher(
     data:str='fashion',    # what the small ViTs were trained on: fashion or emoji
 )->FrozenTeacher:          # in eval mode, without gradients
     "A frozen teacher by name; what is wrong raises a ValueError of one sentence. On the meta device it has no weights."
+    if not isinstance(name, str): raise TypeError(f'name must be a teacher in words, not {type(name).__name__}.')
     if profile not in PROFILES: raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}.")
     if weights is not None and not pretrained:
         raise ValueError('weights=PATH and pretrained=False contradict each other; give one of them.')
     if weights is not None and name in UNLEARNED:
         raise ValueError(f"The teacher '{name}' has learned nothing and has no weights to read; leave weights None.")
-    sides = () if size is None else (size,) if isinstance(size, int) else tuple(size)
-    if len(sides)>2 or any(isinstance(s, bool) or not isinstance(s, int) or not 1<=s<=2**14 for s in sides):
+    sides = () if size is None else tuple(size) if isinstance(size, (list, tuple)) else (size,)
+    if len(sides)>2 or len(sides)==1 and not isinstance(size, int) or any(
+            isinstance(s, bool) or not isinstance(s, int) or not 1<=s<=2**14 for s in sides):
         raise ValueError(f'size is a side or (height, width) in pixels, got {size!r}.')
     free = name.startswith('timm:')
     if not free:

@@ -247,6 +247,7 @@ def load_token_tower(
     weights:str|Path=None, # file of the whole open_clip model, or minilm's folder; None: the package, the hub
 )->TokenTower:             # in eval mode, without gradients
     "A frozen text encoder by its name; a ValueError where there is none, or no weights."
+    if not isinstance(name, str): raise TypeError(f'name must be a tower in words, not {type(name).__name__}.')
     kind,_,source = name.partition(':')
     if kind=='t5' and source:
         net,words = _t5(source)

@@ -201,7 +201,8 @@ def load_matcher(
 )->Matcher:     # in eval mode, without gradients
     "A network that matches pictures with captions. Raises ValueError for another file."
     path = Path(path or asset('emoji_matcher.safetensors'))
-    said,held = read_header(path)
+    try: said,held = read_header(path)
+    except ValueError as e: raise ValueError(f'{path} holds no Matcher: {e}') from None
     try: config = json.loads(said['config'])
     except (KeyError, ValueError, RecursionError): config = None
     make = lambda: Matcher(**config)

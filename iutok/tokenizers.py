@@ -30,6 +30,9 @@ class Connector(nn.Sequential):
     kind = 'connector'
     def __init__(self,
         channels:list): # widths, e.g. [256, 8] for one convolution, [256, 256, 5] for two
+        if not isinstance(channels, (list, tuple)) or len(channels)<2:
+            raise ValueError(f'channels must be a list of at least two widths, got {channels!r}.')
+        for n in channels: check_count('every number of channels', n)
         super().__init__(*[nn.Conv2d(a, b, 1) for a,b in zip(channels, channels[1:])])
         self.channels = list(channels)
     def config(self): return dict(channels=self.channels)
@@ -206,6 +209,7 @@ def encode(self:Tokenizer,
 )->Tensor:             # (B, h, w) int64 code indices
     """Images to token grids; images of another size are resized (shorter side) and centre-cropped.
     Raises TypeError or ValueError for what are not images."""
+    check_count('batch_size', batch_size)
     self.eval()
     x = pictures(images, self.image_size)
     return torch.cat([self.quantize(b.to(self.device)).idx.cpu() for b in x.split(batch_size)])
@@ -219,6 +223,8 @@ def decode(self:Tokenizer,
 )->Tensor:             # (B, 3, S, S) float in [0, 1]
     """Token grids to images.
     Raises ValueError for another shape, ids out of range, and where there is no pixel decoder."""
+    check_count('batch_size', batch_size)
+    if not isinstance(idx, Tensor): raise TypeError(f'Token grids idx are a torch.Tensor, not {type(idx).__name__}.')
     self.eval()
     if idx.is_floating_point() or idx.dtype==torch.bool:
         raise ValueError(f'Token grids hold whole numbers, got {idx.dtype}.')
@@ -243,6 +249,7 @@ def side_by_side(self:Tokenizer,
     scale:int=2, # each pixel becomes scale x scale
 )->Image.Image:
     "Originals above their reconstructions."
+    for k,n in dict(cols=cols, scale=scale).items(): check_count(k, n)
     x = pictures(images, self.image_size)/2+.5
     both = [torch.cat([x[i:i+cols], self.reconstruct(x[i:i+cols])]) for i in range(0, len(x), cols)]
     return image_grid(torch.cat(both), min(cols, len(x)), scale)
@@ -255,6 +262,7 @@ def show(self:Tokenizer,
 )->Image.Image:
     """Token grids, a colour for each code, above the images they decode to (where there is a pixel decoder). Raises as
     `decode` does."""
+    for k,n in dict(cols=cols, scale=scale).items(): check_count(k, n)
     codes = F.interpolate(token_colours(idx), size=self.image_size)
     x = self.decode(idx) if self.decoder is not None else codes[:0]
     both = [torch.cat([codes[i:i+cols], x[i:i+cols]]) for i in range(0, len(idx), cols)]

@@ -28,6 +28,8 @@ def seed_everything(
     rank:int=0, # index of this process, 0 or more
 )->int:         # the seed that was used
     "Seed python, numpy and torch (CPU and GPUs) with `seed + rank`."
+    check_seed(seed)
+    check_count('rank', rank, 0)
     s = seed+rank
     random.seed(s)
     np.random.seed(s % 2**32)

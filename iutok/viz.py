@@ -22,6 +22,7 @@ def to_pixels(
     x:Tensor,  # (B, 3, H, W), or (B, 1, H, W) grey; uint8, or float in [0, 1]
 )->np.ndarray: # (B, H, W, 3) uint8
     "Images as numpy pixels; another shape or type, or a float batch outside [0, 1], raises a ValueError."
+    if not isinstance(x, Tensor): raise TypeError(f'x must be a torch.Tensor (B, 3, H, W), not {type(x).__name__}.')
     if x.ndim!=4 or x.shape[1] not in (1, 3): raise ValueError(f'Images are (B, 3, H, W), got {tuple(x.shape)}.')
     if not x.is_floating_point() and x.dtype!=torch.uint8:
         raise ValueError(f'Images are uint8 or float, got {x.dtype}.')
@@ -127,6 +128,10 @@ def patch_spread(
     w:int,         # its columns, which divide W
 )->Tensor:         # (N, h, w) in 1/255
     "By how much the grey levels within each patch deviate; 0 in a plain one."
+    if not isinstance(images, Tensor) or images.ndim!=4:
+        raise ValueError('images must be a torch.Tensor (N, 3, H, W).')
+    if images.shape[2]%check_count('h', h) or images.shape[3]%check_count('w', w):
+        raise ValueError(f'h={h} and w={w} do not divide {tuple(images.shape[2:])} pixels.')
     n,_,H,W = images.shape
     cells = images.float().mean(1).reshape(n, h, H//h, w, W//w).transpose(2, 3).flatten(3) # (N, h, w, pixels)
     return cells.std(-1, unbiased=False).cpu()
@@ -158,6 +163,7 @@ def patch_errors(
     side:int=4,   # cells per side
 )->Tensor:        # (N, side, side) mean absolute difference in 1/255
     "Error of a reconstruction, cell by cell."
+    if not (isinstance(x, Tensor) and isinstance(x_hat, Tensor)): raise TypeError('x and x_hat must be torch.Tensors.')
     if x.shape!=x_hat.shape: raise ValueError(f'images {tuple(x.shape)}, reconstructions {tuple(x_hat.shape)}.')
     if x.shape[-1]%check_count('side', side): raise ValueError(f'{side} cells do not divide {x.shape[-1]} pixels.')
     return torch.nn.functional.adaptive_avg_pool2d((x.float()-x_hat.float()).abs().mean(1), side)
@@ -169,6 +175,8 @@ def compare_worst(
     size:float=.72,        # inches per image
 ):                         # matplotlib figure
     "Originals above their reconstructions, with a box around the cells of each that are most wrong."
+    check_count('side', side)
+    check_count('boxes', boxes, 0)
     fig = compare_rows(rows, size)
     first,*others = rows.values()
     S,cell = first.shape[-1],first.shape[-1]//side
@@ -204,8 +212,10 @@ def read_curves(
     path:str|Path, # a run's folder or its curves.csv
 )->dict[str,list[float]]: # column -> values; nan where a row has none
     "The learning curves that a run left."
-    p = Path(path)
-    with (p/'curves.csv' if p.is_dir() else p).open() as f: rows = list(csv.DictReader(f))
+    file = Path(path)/'curves.csv' if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise ValueError(f'There are no curves in {path}; name the folder of a run that has trained.')
+    with file.open() as f: rows = list(csv.DictReader(f))
     return {k:[float(r[k]) if r.get(k) else float('nan') for r in rows] for k in (rows[0] if rows else ())}
 
 # %% ../nbs/08_viz.ipynb #78c4bca3
@@ -238,6 +248,8 @@ def png(
 )->bytes:
     "The picture as PNG bytes; a figure is closed, and drawn in 256 colours."
     check_range('dpi', dpi, 0, open_low=True)
+    if not (isinstance(picture, Image.Image) or hasattr(picture, 'savefig')):
+        raise TypeError(f'picture must be a Pillow image or a figure, not {type(picture).__name__}.')
     b = io.BytesIO()
     if isinstance(picture, Image.Image): picture.save(b, 'PNG', optimize=True)
     else:

@@ -84,11 +84,17 @@ def test_a_folder_of_pictures_is_tokenised_once(say, pictures, tmp_path):
     (['decode', 'none.safetensors'], 'no file none.safetensors'), (['decode', '0.png'], 'holds no codes'),
     (['sample', '--classes', 'Hat'], "no class 'Hat'"), (['sample', '--n', '0'], 'n must be a whole number'),
     (['sample', '--n', 'x'], 'invalid'), (['doctor', '--n', '-1'], 'n must be'),
-    (['tokenize', '--data', 'x'], 'not known'),
+    (['tokenize', '--data', 'x'], 'not known'), (['sample', '--n', '99999999999'], 'n must be'),
+    (['encode', '0.png', '--out', '.'], 'is a folder'), (['encode', '0.png', '--out', '1.png/x'], 'is a file'),
+    (['encode', '0.png', '--picture', '.'], 'is a folder'), (['encode', '0.png', '--picture', 'p.xyz'], 'as a picture'),
+    (['sample', '--out', 'p.xyz'], 'as a picture'), (['sample', '--prompts', 'a cat'], 'say --classes'),
+    (['sample', '--scale', 'nan'], 'scale must be'), (['sample', '--temperature', '0'], 'temperature'),
     (['train', 'vqgan'], 'runs the notebooks of a clone'), (['reproduce'], 'git clone'), (['verify'], 'git clone')])
 def test_what_is_wrong_is_said_in_one_sentence_with_exit_code_2(say, pictures, args, why):
     Path('empty').mkdir()
+    before = sorted(Path('.').rglob('*'))
     code,_,err = say(*args) # tmp_path is no clone
+    assert sorted(Path('.').rglob('*'))==before # nothing is written on the way
     assert code==2 and why in err and err.count('\n')==1 and err.startswith('iutok: ')
 
 def test_a_clone_gets_the_words_as_they_are(say, tmp_path, monkeypatch):

@@ -212,7 +212,7 @@ def test_batches_use_no_shared_random_numbers(train):
     assert torch.equal(x[1], b[1].u8) and not torch.equal(x[1], b[2].u8)
 
 def test_augmentation_differs_between_steps_and_images():
-    one = MemorySet('x', 'train', torch.randint(256, (1, 32, 32), dtype=torch.uint8), torch.zeros(1), ['x'])
+    one = MemorySet('x', 'train', torch.randint(256, (1, 32, 32), dtype=torch.uint8), torch.zeros(1).long(), ['x'])
     b = Batches(one, 32, 8, 'default')
     assert len({bytes(x.numpy()) for t in range(3) for x in b[t].u8}) == 24
 

@@ -58,10 +58,15 @@ class Browser:
                 return said['result']
 
     def js(self, code):
-        "The value of an expression, awaited."
-        r = self.ask('Runtime.evaluate', expression=code, awaitPromise=True, returnByValue=True)
+        "The value of an expression."
+        r = self.ask('Runtime.evaluate', expression=code, returnByValue=True)
         assert 'exceptionDetails' not in r, r['exceptionDetails']
         return r['result'].get('value')
+
+    def done(self, code):
+        "Wait until a promise is kept. The page holds it: one that nobody holds may be collected."
+        self.js(f'window.kept = null; void ({code}).then(() => {{ kept = [] }}, e => {{ kept = [String(e)] }})')
+        assert wait_for(lambda: (got := self.js('kept')) is not None and [got], code)==[[]], self.js('kept')
 
     def picture(self, path):
         Path(path).write_bytes(base64.b64decode(self.ask('Page.captureScreenshot', format='png')['data']))
@@ -107,10 +112,11 @@ def lab(tmp_path_factory): # -> address of a JupyterLab over a copy of the pages
 LAB = 'const lab = window.jupyterapp, w = [...lab.shell.widgets("main")].find(w => w.context?.path.endsWith("ipynb"));'
 READY = """const s = w?.sessionContext
   return !!(w?.content?.widgets?.length && s?.isReady && s.session?.kernel?.connectionStatus=='connected')"""
-RUN = "lab.shell.activateById(w.id); return lab.commands.execute('notebook:run-all-cells').then(() => 1)"
+RUN = "lab.shell.activateById(w.id); return lab.commands.execute('notebook:run-all-cells')"
 SEEN = """return w.content.widgets.filter(c => c.model.type=='code').map(c => (
   {count: c.model.executionCount, code: c.model.sharedModel.getSource(), outputs: c.model.outputs.toJSON()}))"""
 CLOSE = "return w.sessionContext.shutdown().then(() => { w.dispose() })"
+PAGE = "document.querySelector('.jp-WindowedPanel-outer')"
 WIDE = """(() => [...document.querySelectorAll('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea-output')]
   .filter(o => o.scrollWidth>o.clientWidth+2).map(o => o.textContent.slice(0, 60)))()"""
 
@@ -120,24 +126,25 @@ def opened(lab, tmp_path_factory): # page -> its cells after all were run, what 
     browser,got = Browser(tmp_path_factory.mktemp('chromium')),{}
     try:
         browser.ask('Page.navigate', url=f'{lab[0]}lab?token={lab[1]}')
-        wait_for(lambda: browser.js('window.jupyterapp?.restored.then(() => true)'), 'JupyterLab in the browser')
-        browser.js("window.jupyterapp.commands.execute('application:toggle-left-area').then(() => 1)")
-        def lab_js(code): return browser.js(f'(() => {{ {LAB} {code} }})()')
+        wait_for(lambda: browser.js('!!window.jupyterapp'), 'JupyterLab in the browser')
+        browser.done('window.jupyterapp.restored')
+        browser.done("window.jupyterapp.commands.execute('application:toggle-left-area')")
+        def of_lab(code): return f'(() => {{ {LAB} {code} }})()'
         for name in PAGES:
             browser.complaints.clear()
-            lab_js(f"return lab.commands.execute('docmanager:open', {{path: 'nbs/{name}.ipynb'}}).then(() => 1)")
-            wait_for(lambda: lab_js(READY), f'page {name} with a kernel')
-            lab_js(RUN)
+            browser.done(of_lab(f"return lab.commands.execute('docmanager:open', {{path: 'nbs/{name}.ipynb'}})"))
+            wait_for(lambda: browser.js(of_lab(READY)), f'page {name} with a kernel')
+            browser.done(of_lab(RUN))
             time.sleep(1) # the last output is drawn
-            cells,wide = lab_js(SEEN),[]
-            height = browser.js("document.querySelector('.jp-WindowedPanel-outer')?.scrollHeight || 0")
-            for i in range(max(1, -(-height//800))): # a screen at a time: what is not in sight is not drawn
-                browser.js(f"document.querySelector('.jp-WindowedPanel-outer')?.scrollTo(0, {i*800})")
+            cells,wide = browser.js(of_lab(SEEN)),[]
+            for i in range(200): # a screen at a time: what is not in sight is not drawn, and its height not known
+                browser.js(f'{PAGE}.scrollTo(0, {i*800})')
                 time.sleep(.3)
                 wide += browser.js(WIDE)
                 browser.picture(shots/f'{name}-{i:02}.png')
+                if browser.js(f'{PAGE}.scrollTop+{PAGE}.clientHeight>={PAGE}.scrollHeight-2'): break
             got[name] = cells,wide,list(browser.complaints)
-            lab_js(CLOSE)
+            browser.done(of_lab(CLOSE))
         yield got
     finally: browser.close()
 

@@ -1,5 +1,6 @@
 "The wheel that a user installs holds the modules and the data, and works away from the clone."
-import re,subprocess,sys,zipfile
+import configparser,fnmatch,re,subprocess,sys,zipfile
+from importlib.metadata import PackageNotFoundError,metadata
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
@@ -104,3 +105,37 @@ def test_the_readmes_five_lines_run_elsewhere(away, tmp_path):
 def test_readme_is_the_index_page(tmp_path):
     subprocess.run([ROOT/'scripts'/'readme', tmp_path/'README.md'], check=True)
     assert (tmp_path/'README.md').read_text()==(ROOT/'README.md').read_text(), 'run scripts/readme and commit README.md'
+
+# --- licences ---------------------------------------------------------------------------------------------------------
+
+ASSETS = ROOT/'iutok'/'assets'
+OURS,_,RUNS_ON = (ASSETS/'LICENCES.txt').read_text().partition('What the package runs on')
+EXTRAS = 't2i', 'judges', 'teachers', 'report'
+
+def wanted(): # names of what an installed package runs on
+    ini = configparser.ConfigParser()
+    ini.read(ROOT/'settings.ini')
+    told = [ini['DEFAULT'][f'{e}_requirements'.removeprefix('_')] for e in ('', *EXTRAS)]
+    return {re.match(r'[\w.-]+', r)[0] for line in told for r in line.split()}
+
+def test_every_bundled_file_has_a_licence_that_is_in_the_wheel(wheel):
+    rows = [l.split()[0] for l in OURS.splitlines()[2:] if l[:1].strip()]
+    names = zipfile.ZipFile(wheel).namelist()
+    for n in names:
+        if not n.startswith('iutok/assets/') or n.endswith(('LICENCES.txt', '.LICENSE.txt', '/')): continue
+        assert any(fnmatch.fnmatch(n, f'iutok/assets/{r}') for r in rows), f'LICENCES.txt does not speak of {n}'
+    for text in re.findall(r'see (\S+\.txt)', OURS): # whose text has to lie beside the data
+        assert f'iutok/assets/{text}' in names and any(n.endswith(f'licenses/iutok/assets/{text}') or
+                                                       '.dist-info/' in n and n.endswith(text) for n in names)
+    assert all(any((ASSETS).glob(r)) for r in rows), 'LICENCES.txt speaks of what is not there'
+
+def test_every_dependency_is_listed_with_the_licence_that_it_states():
+    rows = dict(re.match(r'(\S+)\s+(.*)', l).groups() for l in RUNS_ON.splitlines()[1:] if l.strip() and '  ' in l)
+    assert rows.keys()==wanted()
+    for name,licence in rows.items():
+        try: m = metadata(name)
+        except PackageNotFoundError: continue # an extra that is not installed here
+        says = ' '.join([m.get('License-Expression') or '', m.get('License') or '', *(m.get_all('Classifier') or [])])
+        family = re.match(r'[A-Za-z]+', licence.replace('PSF', 'Python'))[0]
+        assert licence.startswith('not stated') or family in says or 'UNKNOWN' in says, (name, licence, says[:200])
+        assert 'GPL' not in licence

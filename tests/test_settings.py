@@ -396,3 +396,13 @@ def test_scripts_judge_without_torch():
     for name in ('run', 'reproduce'):
         loaded = subprocess.run([sys.executable, '-c', code, name], env=env, capture_output=True, text=True, check=True)
         assert not {'torch', 'numpy', 'pandas'} & {*loaded.stdout.split()}
+
+def test_a_run_answers_with_the_value_of_every_parameter(tmp_path):
+    "But for its name and folder, which are those it writes as and to; what the notebook was told stands in `params`."
+    from dataclasses import fields
+    from iutok.runs import Run
+    own = {f.name for f in fields(Run)} | {k for k in dir(Run) if not k.startswith('_')}
+    assert own & set(PARAMETERS)=={'name', 'folder'}
+    run = Run('table_ablations', {k:f'told {k}' for k in PARAMETERS}, tmp_path/'here')
+    assert all(getattr(run, k)==f'told {k}' for k in set(PARAMETERS)-own) and run.images==[]
+    assert (run.name, run.folder, run.params['folder'])==('here', tmp_path/'here', 'told folder')

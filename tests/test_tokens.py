@@ -266,7 +266,9 @@ def test_memory_stays_flat(tmp_path):
     class Many(MemorySet): # as many images as labels, which are made when asked for
         def batch(self, idx, size, transform='none', u=None): return torch.zeros(len(idx), 3, 8, 8, dtype=torch.uint8)
     def grown(n):
-        images,before,most = Many('many', 'train', torch.zeros(1, 8, 8), torch.zeros(n).long(), ['a']),anonymous(),[0]
+        images = Many('many', 'train', torch.zeros(1, 8, 8).byte(), torch.tensor([0]), ['a'])
+        images.labels = torch.zeros(n).long()
+        before,most = anonymous(),[0]
         def look(): most[0] = max(most[0], anonymous()-before)
         def encode(u8):
             look()
@@ -334,8 +336,8 @@ def test_batches_are_int64_rows():
 
 def test_wrong_arguments():
     t,y = torch.zeros(10, 4),torch.zeros(10)
-    for kw,said in ((dict(batch_size=9, world=2), 'divide evenly'), (dict(batch_size=0), 'positive'),
-                    (dict(batch_size=4, rank=2, world=2), 'rank 2')):
+    for kw,said in ((dict(batch_size=9, world=2), 'divide evenly'), (dict(batch_size=0), 'batch_size'),
+                    (dict(batch_size=4, rank=2, world=2), 'rank must')):
         with pytest.raises(ValueError, match=said): TokenBatches(t, y, **kw)
     with pytest.raises(ValueError, match='one label per image'): TokenBatches(t, y[:9], 2)
     with pytest.raises(IndexError, match='from 0'): TokenBatches(t, y, 2).order(-1)

@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import Tensor,nn
 from ..checks import check_count,check_range
 from ..precision import autocast,fast_bfloat16
+from ..weights import read_weights
 
 # %% ../../nbs/33_losses.recon.ipynb #9e47a067
 def l1_loss(
@@ -121,10 +122,7 @@ class VGG16(nn.Module):
 def _tensors(path, keys, what):
     path = Path(path)
     if not path.is_file(): raise ValueError(f'there is no file {path.name} to read {what} from')
-    if path.suffix=='.safetensors':
-        from safetensors.torch import load_file
-        state = load_file(path)
-    else: state = torch.load(path, map_location='cpu', weights_only=True)
+    state = read_weights(path)
     lost = [k for k in keys if k not in state]
     if lost: raise ValueError(f'{path.name} does not hold {what}: {lost[0]} is missing')
     return {k:state[k] for k in keys}

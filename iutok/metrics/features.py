@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['SCORERS', 'NICKNAMES', 'ConvBN', 'Scorer', 'scorer_facts', 'load_scorer', 'save_scorer', 'lite2_ready', 'Lite2',
-           'register_ours', 'Extractor', 'check_u8', 'inception_ready', 'get_extractor']
+           'register_ours', 'Extractor', 'inception_ready', 'get_extractor']
 
 # %% ../../nbs/70_metrics.features.ipynb #dc50c9ba
 import torch,torch.nn.functional as F
 from functools import cache
 from pathlib import Path
 from torch import Tensor,nn
-from ..checks import check_count,check_range
+from ..checks import check_count,check_counts,check_range
 from ..files import asset,atomic,fingerprint,load_json,save_json
 from ..precision import this_device
 from ..data import ImageSet,sequential
+from ..pixels import check_u8
 from ..teachers import effnet,fold_norms
 from ..weights import misfit,read_header
 from .statistics import Features,FeatureStats
@@ -50,6 +51,12 @@ class Scorer(nn.Module):
         widths=(24, 48, 48, 96, 96, 96), # channels of its layers
         strides=(1, 2, 1, 2, 1, 2)):     # of its layers
         super().__init__()
+        if not classes or isinstance(classes, str):
+            raise ValueError(f'classes must be a list of names, got {classes!r}.')
+        if not widths or len(widths)!=len(strides):
+            raise ValueError(f'widths and strides must be as many, at least one, got {len(widths)} and {len(strides)}.')
+        check_counts(size=size, channels=channels)
+        check_range('std', std, 0, open_low=True)
         self.config = dict(classes=list(classes), subclasses=list(subclasses), size=size, channels=channels, mean=mean,
                            std=std, widths=list(widths), strides=list(strides))
         self.classes,self.subclasses,self.size,self.channels = list(classes),list(subclasses),size,channels
@@ -255,18 +262,6 @@ class Extractor:
         s = FeatureStats(images=name)
         for part in [images] if isinstance(images, Features) else self.batches(images, size, batch_size): s.update(part)
         return s
-
-# %% ../../nbs/70_metrics.features.ipynb #7bb7aae8
-def check_u8(
-    u8, # should be (B, 3, H, W) uint8
-):
-    "Raise TypeError or ValueError, in one sentence, for images that scores cannot take."
-    if not isinstance(u8, Tensor):
-        raise TypeError(f'images must be a uint8 tensor (B, 3, H, W), got {type(u8).__name__}')
-    if u8.dtype != torch.uint8:
-        raise TypeError(f'images must be uint8, got {u8.dtype}; floats in [-1, 1] go through to_uint8(x) first')
-    if u8.ndim != 4 or u8.shape[1] != 3:
-        raise ValueError(f'images must have shape (B, 3, H, W), got {tuple(u8.shape)}')
 
 # %% ../../nbs/70_metrics.features.ipynb #8a7e0c36
 def inception_ready(

@@ -10,10 +10,11 @@ __all__ = ['RESIZES', 'INCEPTION_URL', 'INCEPTION_FILES', 'resize_tf1', 'incepti
 import torch,torch.nn.functional as F
 from pathlib import Path
 from torch import Tensor,nn
-from ..checks import check_choice
+from ..checks import check_choice,check_count
 from ..files import fingerprint
 from ..teachers import draw_weights,fold_norms
 from ..weights import fill_weights,read_weights
+from ..pixels import check_tensor,check_u8
 
 # %% ../../nbs/68_metrics.inception.ipynb #698db1f0
 RESIZES = ('tf1', 'torch')
@@ -23,6 +24,8 @@ def resize_tf1(
     size:int=299,  # S, pixels
 )->Tensor:         # (B, C, S, S)
     "Bilinear resize as TensorFlow 1 did it: pixel j of the result is read at j*n/S."
+    check_tensor('x', x, 4)
+    check_count('size', size)
     def along(x, dim):
         n = x.shape[dim]
         if n == size: return x
@@ -39,6 +42,8 @@ def inception_input(
     size:int=299,     # S, pixels
 )->Tensor:            # (B, 3, S, S) float32 in about [-1, 1]
     "What the network sees of images, by either package's way."
+    check_u8(u8)
+    check_count('size', size)
     x = u8.float()
     if check_choice('resize', resize, RESIZES) == 'tf1': return resize_tf1(x, size)/128 - 1
     return F.interpolate(x/127.5 - 1, (size, size), mode='bilinear', align_corners=False)

@@ -68,6 +68,7 @@ def pixel_scores(
     "All four, averaged over all images. Raises as `l1` and `ssim` do."
     if isinstance(pairs, tuple): pairs = [pairs]
     parts = [torch.stack([f(x, x_hat).double().cpu() for f in PIXEL_SCORES.values()]) for x,x_hat in pairs]
+    if not parts: raise ValueError('pixel scores need at least one pair of images')
     return dict(zip(PIXEL_SCORES, torch.cat(parts, 1).mean(1).tolist()))
 
 # %% ../../nbs/72_metrics.pixels.ipynb #d2e3791e

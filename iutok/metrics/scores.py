@@ -11,7 +11,7 @@ import numpy as np,torch
 from dataclasses import MISSING,asdict,dataclass,fields
 from typing import NamedTuple
 from torch import Tensor
-from ..checks import check_count,check_integers
+from ..checks import check_count,check_integers,check_seed
 from ..files import cached,fingerprint
 from ..data import ImageSet,cache_dir
 from .statistics import UNKNOWN,Features,FeatureStats,differ,frechet_distance,statistics
@@ -66,6 +66,9 @@ def histogram(
     n_classes:int,  # C
 )->str:             # e.g. '10 classes of 250', '9 classes of 12 to 81 (5f0c81e2)'
     "How many images each class has, in words; uneven counts with their hash."
+    check_integers('labels', labels, 0)
+    if len(labels) and int(labels.max())>=check_count('n_classes', n_classes):
+        raise ValueError(f'labels must lie in [0, {n_classes}), but reach {int(labels.max())}')
     counts = labels.long().cpu().bincount(minlength=check_count('n_classes', n_classes)).tolist()
     low,high = min(counts),max(counts)
     if low==high: return f'{n_classes:,} classes of {low:,}'
@@ -184,6 +187,7 @@ def fd_infinity(
     seed:int=0,        # of the draws
 )->Limit|None:         # None: too few images for their dimensions
     "Frechet distance extrapolated in 1/N to endlessly many images. Raises as `statistics` and `frechet_distance` do."
+    check_seed(seed)
     check_count('repeats', repeats)
     n,d = features.f.shape
     least = max(n//4, 2*d)

@@ -28,6 +28,8 @@ def mmd2(
     y:Tensor, # (m, D) features of others
 )->float:     # unbiased, so it may be below 0
     "Squared maximum mean discrepancy with the cubic kernel of KID (arXiv:1801.01401, eq. 4)."
+    if x.ndim!=2 or y.ndim!=2 or x.shape!=y.shape or len(x)<2:
+        raise ValueError(f'x and y must be (m, D), m at least 2, got {tuple(x.shape)} and {tuple(y.shape)}')
     m,d = x.shape
     k = lambda a,b: (a@b.T).double().div_(d).add_(1).pow_(3)
     own = lambda a: (s := k(a, a)).sum()-s.diagonal().sum()
@@ -94,6 +96,9 @@ def inception_score(
     splits:int=10,     # p(y) is taken within each; torch-fidelity's ten
 )->tuple[float,float]: # mean and standard deviation over the splits; from 1 to C
     "Inception score, torch-fidelity's (arXiv:1606.03498). Raises ValueError for fewer images than splits."
+    if not isinstance(logits, Tensor) or logits.ndim!=2 or not logits.is_floating_point():
+        raise ValueError('logits must be floats (N, C)')
+    if not logits.isfinite().all(): raise ValueError('the logits hold NaN or infinity')
     check_count('splits', splits)
     n = len(logits)
     if n < splits: raise ValueError(f'an Inception score over ten splits needs at least ten images, got {n}')

@@ -11,6 +11,7 @@ import inspect
 import torch.nn.functional as F
 from fastcore.basics import store_attr
 from torch import Tensor,nn
+from ..checks import check_count,check_counts
 
 # %% ../../nbs/31_nets.conv.ipynb #bc5f3f2d
 def group_norm(
@@ -130,6 +131,8 @@ def check_map(
     factor:int=1, # H and W must be multiples of it
 ):
     "ValueError, in one sentence, unless a network can take `x`."
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError('x must be a torch.Tensor of floats (B, C, H, W).')
     if x.ndim!=4 or x.shape[1]!=channels:
         raise ValueError(f'this network takes (B, {channels}, H, W), got {tuple(x.shape)}')
     h,w = x.shape[-2:]
@@ -146,6 +149,13 @@ def config_of(
     return {n:list(v) if isinstance(v, tuple) else v for n,v in values.items()}
 
 # %% ../../nbs/31_nets.conv.ipynb #ce06c4b5
+def _check_conv(in_channels, width, mults, n_res, out_channels, groups):
+    check_counts(in_channels=in_channels, width=width, n_res=n_res, out_channels=out_channels)
+    if not isinstance(mults, (list, tuple)) or not mults:
+        raise ValueError(f'mults must hold at least one number, got {mults!r}.')
+    for m in mults: check_count('every number of mults', m)
+    if groups is not None: check_count('groups', groups)
+
 class ConvEncoder(nn.Module):
     "VQGAN's encoder: images (B, 3, H, W) to latents (B, C, H/f, W/f), with f = 2**(levels-1)."
     kind = 'conv_encoder'
@@ -159,6 +169,7 @@ class ConvEncoder(nn.Module):
         refine:bool=True,        # residual-attention-residual after the coarsest level
         groups:int=None):        # of every norm; None: as `group_norm` chooses by width
         super().__init__()
+        _check_conv(in_channels, width, mults, n_res, out_channels, groups)
         store_attr()
         widths = [width*m for m in mults]
         self.factor = 2**(len(mults)-1)
@@ -190,6 +201,7 @@ class ConvDecoder(nn.Module):
         refine:bool=True,        # residual-attention-residual before the coarsest level
         groups:int=None):        # of every norm; None: as `group_norm` chooses by width
         super().__init__()
+        _check_conv(in_channels, width, mults, n_res, out_channels, groups)
         store_attr()
         widths = [width*m for m in mults]
         self.factor = 2**(len(mults)-1)

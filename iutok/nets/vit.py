@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from fastcore.basics import store_attr
 from torch import Tensor,nn
+from ..checks import check_count,check_counts,check_range
 from .conv import check_map,config_of
 from ..pixels import unpatchify
 
@@ -77,6 +78,10 @@ class ViT(nn.Module):
         out_patch:int=1,     # pixels per side of a token's patch; 16 for the pixel decoder
         mlp_ratio:float=4):  # hidden width of the MLPs over C
         super().__init__()
+        check_counts(in_channels=in_channels, patch=patch, width=width, depth=depth, heads=heads,
+                     out_channels=out_channels, out_patch=out_patch)
+        check_range('mlp_ratio', mlp_ratio, 0, open_low=True)
+        for n in grid if isinstance(grid, (list, tuple)) and len(grid)==2 else (grid,): check_count('grid', n)
         if width%heads: raise ValueError(f'width {width} is not a multiple of heads {heads}')
         store_attr()
         self.table = (grid, grid) if isinstance(grid, int) else tuple(grid)

@@ -37,6 +37,8 @@ def rope_table(
     base:float=10000., # of the slowest pair's wavelength
 )->tuple[Tensor, Tensor]: # cos and sin of the angles, (length, d) each
     "The angles of rotary position embedding (arXiv:2104.09864); pair m is entries m and m + d/2."
+    check_count('length', length)
+    if check_count('d', d)%2: raise ValueError(f'd must be even, got {d}.')
     angle = torch.outer(torch.arange(length).float(), base**(-torch.arange(0, d, 2).float()/d))
     return angle.cos().repeat(1, 2),angle.sin().repeat(1, 2)
 

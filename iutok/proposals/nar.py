@@ -306,6 +306,7 @@ def masked_nats(
     batch_size:int=250,         # images at a time; does not change the result
 )->dict:                        # rate as text -> nats per masked token
     "Cross-entropy of the masked tokens of held-out images, per mask rate; raises ValueError without images or rates."
+    check_integers('tokens', tokens, 0)
     if not len(tokens): raise ValueError('masked_nats needs at least one image.')
     if not len(rates): raise ValueError('masked_nats needs at least one rate.')
     for r in rates: check_range('rates', r, 0, 1, open_low=True)

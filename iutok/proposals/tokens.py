@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Callable,Iterable
 from fastcore.basics import patch,store_attr
 from torch import Tensor
-from ..checks import check_choice,check_count
+from ..checks import check_choice,check_count,check_seed
 from ..data import ImageSet,epoch_order,step_indices
 from ..emoji import EmojiSet
 from ..files import cached,digest,fingerprint,load_json,local_rank,local_world_size,save_json,whole
@@ -24,6 +24,7 @@ def small_dtype(
     n:int, # how many different values, the largest being n-1
 )->torch.dtype: # uint8, int16, int32 or int64
     "The smallest integer type that holds 0 to n-1."
+    check_count('n', n)
     return next((d for d in (torch.uint8, torch.int16, torch.int32) if n-1<=torch.iinfo(d).max), torch.int64)
 
 # %% ../../nbs/50_proposals.tokens.ipynb #878eb5fd
@@ -38,6 +39,9 @@ class TokenSet:
 
     def __post_init__(self):
         t,y = self.tokens,self.labels
+        check_count('n_codes', self.n_codes)
+        for name,v in dict(tokens=t, labels=y).items():
+            if not isinstance(v, Tensor): raise TypeError(f'{name} must be a torch.Tensor, not {type(v).__name__}.')
         if t.ndim!=3 or y.shape!=t.shape[:1]:
             raise ValueError(f'A token set wants tokens (N, h, w) and labels (N,), not {tuple(t.shape)} and '
                              f'{tuple(y.shape)}.')
@@ -302,6 +306,10 @@ def step_views(
     seed:int,       # of the run
 )->np.ndarray:      # (B,) int64
     "In which view step t reads each of its images."
+    check_count('n', n)
+    check_count('views', views)
+    check_count('step', step, 0)
+    check_seed(seed)
     epoch = np.arange(step*len(idx), (step+1)*len(idx))//n
     block,turn = epoch//views,(idx+epoch)%views
     orders = {int(b):epoch_order(views, 7, seed, int(b)) for b in np.unique(block)}
@@ -319,11 +327,13 @@ class TokenBatches:
         rank:int=0,        # number of this process, in [0, world)
         world:int=1):      # number of processes; divides batch_size
         store_attr('batch_size,seed,rank,world')
+        check_count('world', world)
+        check_seed(seed)
         if len(tokens)!=len(labels) or not len(tokens):
             raise ValueError(f'Want one label per image: got {len(tokens)} images and {len(labels)} labels.')
-        if batch_size<1 or batch_size%world:
+        if check_count('batch_size', batch_size)%world:
             raise ValueError(f'batch_size {batch_size} must be positive and divide evenly over {world} processes.')
-        if not 0<=rank<world: raise ValueError(f'rank {rank} must lie in [0, {world}).')
+        check_count('rank', rank, 0, world-1)
         self.stored = isinstance(tokens, TokenShards)
         self.n_views = tokens.n_views if self.stored else 1
         self.tokens,self.labels = tokens if self.stored else tokens.flatten(1),labels
