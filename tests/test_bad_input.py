@@ -330,7 +330,7 @@ def tree(d): return {p.relative_to(d).as_posix():p.stat().st_mtime_ns for p in d
 @pytest.fixture
 def here(mess, monkeypatch):
     monkeypatch.chdir(mess)
-    monkeypatch.delenv('IUTOK_HERE', raising=False)
+    monkeypatch.setenv('IUTOK_HERE', '') # and whatever a script sets is gone afterwards
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     before = tree(mess)
     yield mess

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def say(tmp_path, monkeypatch, capsys): # -> exit code, what was printed, what was complained about
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv('IUTOK_HERE', raising=False)
+    monkeypatch.setenv('IUTOK_HERE', '') # and whatever a script sets is gone afterwards
     def run(*args):
         code = cli.main([*map(str, args)])
         out,err = capsys.readouterr()

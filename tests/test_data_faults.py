@@ -261,7 +261,7 @@ def test_a_turned_bit_in_any_cache_is_noticed_and_the_file_made_again(tmp_path, 
 def test_a_run_over_other_weights_of_a_used_run_is_another_run(tmp_path):
     from iutok.files import save_json
     used = tmp_path/'tok'
-    save_json(used/'record.json', dict(run='tok', id='abc'))
+    save_json(used/'record.json', dict(run='tok', notebook='train_vqgan', id='abc', metrics={}))
     (used/'tokenizer.safetensors').write_bytes(b'one')
     def run():
         r = Run('train_ar', dict(tokenizer=str(used)), tmp_path/'run')
@@ -293,6 +293,6 @@ def test_a_home_that_is_not_there_is_no_obstacle(monkeypatch):
     assert data.cache_dir().name=='iutok-cache'
 
 def test_an_index_that_cannot_be_written_costs_one_line(shop, monkeypatch, capsys):
-    def full(*a): raise OSError('No space left on device')
+    def full(*a, **kw): raise OSError('No space left on device')
     monkeypatch.setattr(images, 'save_json', full)
     assert len(folder(shop))==24 and 'No space left on device' in capsys.readouterr().out

@@ -44,7 +44,7 @@ def try_bash(name): return lambda words, **_: subprocess.run(['bash', '-n', ROOT
 
 def try_site(words, **_): assert not words and python('scripts/site', '--help').stdout.startswith('The book as web')
 
-def try_papermill(words, tmp_path, **_): # the page with its parameters, and nothing executed
+def try_papermill(words, tmp_path, capsys, monkeypatch): # the page with its parameters, and nothing executed
     page,out,*rest = words
     r = python('-m', 'papermill', ROOT/page, tmp_path/out, *rest, '--prepare-only', cwd=tmp_path)
     assert r.returncode==0, r.stderr[-1000:]
@@ -52,7 +52,7 @@ def try_papermill(words, tmp_path, **_): # the page with its parameters, and not
     put = next(''.join(c['source']) for c in cells if 'injected-parameters' in c['metadata'].get('tags', []))
     names = dict(zip(rest[1::3], rest[2::3], strict=True))
     assert set(rest[::3])=={'-p'} and all(f'{k} = "{v}"' in put for k,v in names.items())
-    script('run').main([Path(page).stem, *(f'{k}={v}' for k,v in names.items()), '--help']) # it has such parameters
+    try_run([Path(page).stem, *(f'{k}={v}' for k,v in names.items())], capsys, monkeypatch) # it has such parameters
 
 def try_pip(words, **_): # test_package makes and installs what `.` is
     assert words.pop(0)=='install'
