@@ -29,13 +29,13 @@ def _check_picture(path): # before anything is made
 def _save_picture(img, path): return atomic(here(path), lambda p: img.save(p, None if p.suffix else 'PNG'))
 
 def _listed(images): # pictures and folders of them -> pictures, those of a folder by name
-    from iutok.splits import _PICTURES
+    from iutok.splits import PICTURES
     out = []
     for i in images:
         folder = here(i)
         found = [i]
         if folder.is_dir():
-            found = sorted(str(Path(i)/f.name) for f in folder.iterdir() if f.suffix.lower() in _PICTURES)
+            found = sorted(str(Path(i)/f.name) for f in folder.iterdir() if f.suffix.lower() in PICTURES)
             if not found: raise ValueError(f'There is no picture in {i}.')
         out += found
     return out

@@ -20,7 +20,7 @@ from .files import asset,atomic,load_json,short_path
 from .emoji import EmojiSet
 from .images import FolderSet,ImageSet,cache_dir,open_rgb,shown
 from .pixels import N_UNIFORM,crop_boxes,named_transform,resize_boxes
-from .splits import COLLECTIONS,FACES,ROLES,_PICTURES,annotated,by_hash,file_bytes,held_places,ilsvrc_order
+from .splits import COLLECTIONS,FACES,ROLES,PICTURES,annotated,by_hash,file_bytes,held_places,ilsvrc_order
 from .splits import list_collection,list_faces,list_imagenet,members
 from .checks import check_count,check_integers,check_seed
 
@@ -255,7 +255,7 @@ def list_shards(
             key,_,kind = name.partition('.')
             samples.setdefault((folder, key), {})[kind.lower()] = m
         for (folder, key),parts in samples.items():
-            image = next((m for k,m in parts.items() if f".{k.rpartition('.')[2]}" in _PICTURES), None)
+            image = next((m for k,m in parts.items() if f".{k.rpartition('.')[2]}" in PICTURES), None)
             if image is None: continue
             label,text = _said(shard, parts)
             file = (rel/image.removeprefix('./')).as_posix()

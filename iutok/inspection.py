@@ -14,7 +14,7 @@ from PIL import Image
 from .checks import check_count
 from .data import load_images
 from .images import FolderSet,shown
-from .splits import _PICTURES,_folders,_splits,composed
+from .splits import PICTURES,_folders,_splits,composed
 from .viz import image_grid
 
 # %% ../nbs/18_inspection.ipynb #be365f1c
@@ -113,7 +113,7 @@ def folder_findings(
     try: tops = list(_splits(root).values()) or [root]
     except ValueError: return found # said already
     for top in dict.fromkeys([root, *tops]):
-        stray = [p.name for p in top.iterdir() if p.suffix.lower() in _PICTURES and p.name[0] != '.']
+        stray = [p.name for p in top.iterdir() if p.suffix.lower() in PICTURES and p.name[0] != '.']
         if stray and _folders(top):
             found.append(Finding(True, f'Images that lie beside the folders of {shown(top.name)}/ and are not read: '
                                        f'{_few(sorted(stray))}.'))
