@@ -9,7 +9,7 @@ from iutok.nulls import pivot,rates,usual_size
 from iutok.provenance import protocol_of
 from iutok.settings import RECIPES,TABLES,parse_words,resolve,run_folder
 from iutok.tables import COLUMNS,EMPTY,NOT_RUN,OTHER,PUBLISHED,SHAPES,beside,blocks,by_label,commands,committed
-from iutok.tables import Column,looks,notes,of_network,published,some,tabulate,digits,world_of_record
+from iutok.tables import Column,check_networks,looks,notes,of_network,published,some,tabulate,digits,world_of_record
 
 ROOT = Path(__file__).parents[1]
 PAGES = ('table1_tokenizers', *TABLES)
@@ -95,6 +95,7 @@ def test_seeds_of_two_networks_have_no_mean():
     says = 'cannot stand in one column: the smallest network is large here and small there'
     for call in (lambda: tabulate(by_label(rows), COLUMNS), lambda: gains(rows), lambda: on_equal_bits(rows)):
         with pytest.raises(ValueError, match=says): call()
+    with pytest.raises(ValueError, match=says): check_networks(rows, of_network('ar', 'gfd'))
     apart = {s:Column(of_network('ar', 'gfd', s), 'gfd', 'low') for s in ('small', 'large')} | some('rFD')
     assert list(tabulate(by_label(rows), apart).said)==['small', 'large', 'rFD']
 

@@ -391,5 +391,6 @@ def test_codes_of_a_batch_are_those_that_are_stored_whatever_the_training_comput
     stored = tok.encode(u8).flatten(1)
     with torch.autocast('cpu', torch.bfloat16):
         assert fresh_codes(tok, u8).equal(stored) and not tok.encode(u8).flatten(1).equal(stored)
+    with pytest.raises((TypeError, ValueError)): fresh_codes(tok, u8.long())
     pages = (Path(__file__).parents[1]/'nbs'/f'train_{k}.ipynb' for k in ('ar', 'nar', 't2i'))
     assert all('fresh_codes(tok, b.u8)' in p.read_text() and 'tok.encode(' not in p.read_text() for p in pages)
