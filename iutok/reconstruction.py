@@ -72,8 +72,11 @@ class Reconstruct(nn.Module):
         none = x.new_zeros(())
         if self.frozen:
             with torch.no_grad():
-                q = Quantized(self.tok.quantizer.decode(tokens[batch.idx.to(tokens.device)].to(x.device).long()), None,
-                              none) if tokens is not None else self.tok.quantize(x)
+                if tokens is None: # the codes are float32's, as wherever else they are read
+                    with torch.autocast(x.device.type, enabled=False): q = self.tok.quantize(x)
+                else:
+                    idx = tokens[batch.idx.to(tokens.device)].to(x.device).long()
+                    q = Quantized(self.tok.quantizer.decode(idx), None, none)
         else:
             z = self.tok.latents(x)
             q = Quantized(z, None, none) if step<self.warm else self.tok.quantizer(z)

@@ -222,3 +222,12 @@ def test_repeat_leaves_a_frozen_tokenizer_alone(batches, tmp_path):
     old = {k:v.clone() for k,v in tok.quantizer.state_dict().items()}
     fit(phases(Reconstruct(tok, disc=disc, frozen=True), disc, repeat=True), batches, 2, tmp_path)
     for k,v in tok.quantizer.state_dict().items(): assert torch.equal(v, old[k])
+
+def test_a_decoder_learns_the_codes_of_float32_whatever_it_trains_in(batches):
+    tok,b = tokenizer(VQ(256, 4)),batches[0]
+    with torch.no_grad(): tok.quantizer.codebook.copy_(tok.latents(to_float(b.u8)).movedim(1, -1).reshape(-1, 4)[:256])
+    phase = Reconstruct(tok, frozen=True)
+    with torch.no_grad(): exact = tok.quantize(to_float(b.u8))
+    with torch.no_grad(),torch.autocast('cpu', torch.bfloat16):
+        assert not tok.quantize(to_float(b.u8)).idx.equal(exact.idx)
+        assert phase.reconstruct(b, 0)[1].equal(tok.decode_latents(exact.z_q).float())
