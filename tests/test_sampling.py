@@ -1,11 +1,13 @@
 "Sampling: the cache, the filters and the draws against slow or closed forms; guidance at its fixed points."
-import math
+import json, math
+from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
 import pytest, torch, torch.nn.functional as F
 from hypothesis import given,settings,strategies as st
 from torch import nn
-from iutok.proposals.ar import AR
 from iutok.precision import fast_bfloat16
+from iutok.proposals import AR,NAR
 from iutok.sampling import draw, filter_logits, generate, greedy, guide, in_bfloat16, sample, scales, uniforms
 
 ARCHS = ('llama', 'gpt2')
@@ -332,3 +334,29 @@ def test_guidance_needs_a_null_class_and_an_interval_without_tokens_does_not():
     with pytest.raises(ValueError, match='drop_label > 0'): sample(random_ar(drop_label=0), LABELS, scale=1.5)
     ar = random_ar(drop_label=0)
     assert torch.equal(sample(ar, LABELS, scale=1.5, interval=(.5, .5)), sample(ar, LABELS))
+
+# --- the page of samples
+
+PAGE = Path(__file__).parents[1]/'nbs'/'sample.ipynb'
+CELLS = [''.join(c['source']) for c in json.loads(PAGE.read_text())['cells']]
+
+@pytest.mark.parametrize('make, side, how', [(AR, 4, {}), (AR, 4, dict(order='spiral')), (NAR, 3, {})])
+def test_what_is_given_stays_where_it_was(make, side, how):
+    torch.manual_seed(0)
+    z,shown = torch.randint(8, (2, side, side)),[]
+    net = make(8, 3, side*side, layers=1, width=16, heads=2, **how).eval()
+    u8 = torch.full((2, 3, 12, 12), 9, dtype=torch.uint8)
+    ns = dict(torch=torch, F=F, net=net, z=z, u8=u8, said=False,
+              tok=SimpleNamespace(grid=lambda: (side, side)), some=SimpleNamespace(labels=torch.tensor([0, 2])),
+              run=SimpleNamespace(scale=1., seed=0, folder=Path()), painted=lambda ids: ids.view(-1, side, side),
+              compare_rows=shown.append, save_png=lambda *_: None)
+    start, = (c for c in CELLS if 'def painted(' in c)
+    exec(start[start.index("masked = "):], ns)
+    for cell in (c for c in CELLS if 'compare_rows({\'original\'' in c): # half an image, then a hole
+        exec(cell, ns)
+        if ns['masked'] or len(shown)==1:
+            given = F.interpolate((shown[-1]['given']==9)[:,:1].float(), size=(side, side))[:,0].bool()
+            drawn = [v for k,v in shown[-1].items() if 'seed' in k]
+            assert len(drawn)==2 and not drawn[0].equal(drawn[1]) and (given.any() or side==3)
+            for d in drawn: assert d[given].equal(z[given])
+    assert len(shown)==1+ns['masked']
