@@ -76,7 +76,7 @@ class VQ(DataInit):
         beta:float=.25,      # weight of the commitment loss
         cosine:bool=False,   # nearest by direction; the codes keep their length
         sphere:bool=False,   # latents and codes live on the unit sphere (LlamaGen, K x 8); implies cosine
-        init:str='uniform',  # 'uniform' in +-1/K (the paper; on the sphere its directions) or 'kmeans' on the first batch
+        init:str='uniform',  # 'uniform' in +-1/K (the paper; sphere: its directions) or 'kmeans' on the first batch
         seed:int=0):         # seeds the k-means start
         super().__init__()
         if init not in ('uniform','kmeans'): raise ValueError(f"init must be 'uniform' or 'kmeans', not {init!r}.")
