@@ -12,6 +12,7 @@ from torch import Tensor,nn
 from .losses.gan import GAN_LOSSES,adaptive_weight,judge,r1_penalty
 from .losses.recon import l1_loss,mse_loss
 from .pixels import to_float
+from .precision import autocast
 from .quantizers import Quantized
 from .tokenizers import Tokenizer
 
@@ -70,13 +71,11 @@ class Reconstruct(nn.Module):
     def reconstruct(self, batch, step):
         x,tokens = to_float(batch.u8),self._outside[2]
         none = x.new_zeros(())
-        if self.frozen:
-            with torch.no_grad():
-                if tokens is None: # the codes are float32's, as wherever else they are read
-                    with torch.autocast(x.device.type, enabled=False): q = self.tok.quantize(x)
-                else:
-                    idx = tokens[batch.idx.to(tokens.device)].to(x.device).long()
-                    q = Quantized(self.tok.quantizer.decode(idx), None, none)
+        if tokens is not None:
+            ids = tokens[batch.idx.to(tokens.device)].to(x.device).long()
+            with torch.no_grad(): q = Quantized(self.tok.quantizer.decode(ids), None, none)
+        elif self.frozen: # the codes that `encode` gives, whatever the decoder is trained in
+            with torch.no_grad(),autocast('fp32', x.device): q = self.tok.quantize(x)
         else:
             z = self.tok.latents(x)
             q = Quantized(z, None, none) if step<self.warm else self.tok.quantizer(z)

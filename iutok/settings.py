@@ -7,7 +7,7 @@ __all__ = ['PAPER', 'STRONG', 'F16', 'F8', 'GAN', 'VQGAN_LOSSES', 'LLAMAGEN_LOSS
            'LLAMAGEN', 'DECODER', 'BIG_VIT', 'BASE_VIT', 'VQKD', 'CLUSTER', 'RECIPES', 'AR', 'NAR', 'SMALL',
            'MINI_PIXELS', 'MINI', 'FEW', 'SMOKE_PIXELS', 'SMOKE', 'LESS', 'QUICK_PIXELS', 'QUICK', 'PAPER_ROWS',
            'COLOUR', 'EMOJI_PIXELS', 'EMOJI', 'TINY', 'HALF', 'EMOJI_SIZES', 'T2I', 'MINI_T2I', 'NATIVE', 'QUESTIONS',
-           'TABLES', 'FIGURES', 'FEWER', 'PAPER_RUNS', 'EVERYWHERE', 'WITH_DATA', 'NEEDS', 'OPTIONAL', 'PARAMETERS',
+           'TABLES', 'FIGURES', 'FEWER', 'PAPER_RUNS', 'EVERYWHERE', 'WITH_DATA', 'NEEDS', 'OPTIONAL', 'OTHERWISE',
            'run_set', 'world_of', 'run_folder', 'figure_row', 'rows_of', 'takes', 'weights', 'default_recipe',
            'recipe_row', 'check_parameters', 'resolve', 'check_places', 'parse_words']
 
@@ -388,9 +388,8 @@ def weights(k, v): # a list of different ones, at least one
     if not v or len(set(v))<len(v): raise ValueError(f'{k} are one or more different scales, got {v}.')
     for x in v: weight(f'every one of {k}', x)
 
-PARAMETERS |= dict(
-    scales = P('list', "guidance scales to choose from on training images, reported beside the headline; None: none",
-               weights))
+OTHERWISE |= {'evaluate.scales': P(
+    'list', "guidance scales to choose from on training images, reported beside the headline; None: none", weights)}
 OPTIONAL |= dict(evaluate=('scales',))
 
 # %% ../nbs/39_settings.ipynb #669d2ee5

@@ -34,7 +34,7 @@ def attend(
 def rope_table(
     length:int, # how many positions
     d:int,      # size of a head, even
-    base:float=10000., # of the slowest pair's wavelength
+    base:float=10000., # pair m turns by base**(-2*m/d) at each position
 )->tuple[Tensor, Tensor]: # cos and sin of the angles, (length, d) each
     "The angles of rotary position embedding (arXiv:2104.09864); pair m is entries m and m + d/2."
     check_count('length', length)
