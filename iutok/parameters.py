@@ -6,8 +6,8 @@
 __all__ = ['TRANSFORM_NAMES', 'MINI_TEACHER_NAMES', 'TEACHER_NAMES', 'SIZE_NAMES', 'NAR_SIZE_NAMES', 'IN_FOLDERS', 'DATA_NAMES',
            'TOWER_NAMES', 'T2I_SIZE_NAMES', 'P', 'PARAMETERS', 'OTHERWISE', 'TYPES', 'PATHS', 'QUANTIZER_NAMES',
            'Parameter', 'count', 'choice', 'weight', 'share', 'rate', 'counts', 'adam_betas', 'texts', 'teacher_name',
-           'views_name', 'data_name', 'tower_name', 'scales', 'parameter', 'judged', 'check_together', 'as_name',
-           'run_name', 'anchored_data', 'anchored', 'value']
+           'views_name', 'data_name', 'tower_name', 'matcher_name', 'scales', 'parameter', 'judged', 'check_together',
+           'as_name', 'run_name', 'anchored_data', 'anchored', 'value']
 
 # %% ../nbs/19_parameters.ipynb #8dd3ca56
 import ast,re
@@ -72,6 +72,8 @@ def data_name(k, v):
 
 def tower_name(k, v):
     if not re.fullmatch(r't5:.+', v): check_choice(k, v, (*TOWER_NAMES, 't5:NAME'))
+
+def matcher_name(k, v): check_choice(k, v, ('none', *(n for n in TOWER_NAMES if n!='minilm')))
 
 # %% ../nbs/19_parameters.ipynb #00f41b6b
 P = Parameter
@@ -222,6 +224,8 @@ PARAMETERS |= dict(
                         tower_name),
     text_tokens     = P('int', "most tokens of a caption; longer ones are cut", count(1, 512)),
     network         = P('str', "folder of a finished train_ar, train_nar or train_t2i run"),
+    matcher         = P('str', "open_clip model that says how well picture and sentence fit: clip or another teacher "
+                               "that learned from captions; none: not asked", matcher_name),
     prompts         = P('list', "sentences, for a network that was trained on captions; []: some of the held-out ones",
                         texts),
     n               = P('int', "images per class or sentence", count(1, 64)),
@@ -256,7 +260,8 @@ OTHERWISE = { # the same name, another meaning
     'train_t2i.drop_label': P('float', 'probability of the null caption, for guidance', share),
     'evaluate_t2i.network': P('str', "folder of a finished train_t2i run"),
     'evaluate_t2i.seed':    P('int', "of the sentences and of the pictures", count(0, 2**32-1)),
-    'evaluate_t2i.n':       P('int', "sentences of each kind", count(10, 5000)),
+    'evaluate_t2i.n':       P('int', "sentences; of emoji, of each kind", count(10, 1_000_000)),
+    'evaluate_t2i.data_root': P('str', "the folder that coco lies in, where the network learned from it"),
     'sample.seed':          P('int', "of the samples", count(0, 2**32-1)),
 }
 

@@ -39,6 +39,7 @@ vqkd-{teacher}-trunk-s{seed}             train_vqkd     seed={seed} teacher={tea
 {tok}-{masked}-s{seed}                   train_nar      tokenizer=@{tok} size={masked} seed={seed}
 {tok}-t2i-{kind}-{size}-s{seed}-scores   evaluate_t2i   network=@{tok}-t2i-{kind}-{size}-s{seed}
 {tok}-codes-scores                       evaluate       tokenizer=@{tok} ars=[] name
+{tok}-coco-scores                        evaluate       tokenizer=@{tok} ars=[] data=coco name
 {tok}-ar-scores                          evaluate       tokenizer=@{tok} ars=@{tok}-ar-{first_size}-s{seed} name
 {tok}-{size}-x{steps}-scores             evaluate       tokenizer=@{tok} ars=@{tok}-ar-{size}-x{steps}-s{seed} name
 {tok}-guided-scores                      evaluate       tokenizer=@{tok}
@@ -219,6 +220,8 @@ table1_tokenizers            rows        any         {row}-scores
 table2_sota                  rows        any         {row}-scores
 table3_coco_t2i              rows        emoji       {captioned}-scores
                                                      {captioned}-t2i-ar-{first_size}-s{first}-scores
+table3_coco_t2i              rows        paper       {captioned}-coco-scores {captioned}-scores
+                                                     {captioned}-t2i-ar-{first_size}-s{first}-scores
 table4_cluster_encoders      rows        any         {cluster_row}-scores
 table5_xl_and_strong_aug     rows        any         {strong}-scores {strong}-strong-scores
 table6_teacher_size          rows        any         {ladder}-ar-scores
@@ -318,6 +321,7 @@ class Choice:
     teachers:list=None   # of table 1; None: the profile's own
     seeds:list=None      # of table 1; None: the profile's own
     data_root:str=None   # folder of imagenet
+    coco_root:str=None   # folder of coco, for its captions
     overrides:dict=None  # notebook or run -> parameter -> value
     targets:list=None    # words for `wanted`; None: table 1
     gpus:int=0           # of this machine, or of a node
@@ -366,8 +370,12 @@ class Choice:
             elif own in RECIPES: given['recipe'] = own
         for words in (FROZEN.get(self.profile, {}), self.overrides or {}): given |= words.get(run.notebook, {})
         given |= (self.overrides or {}).get(run.name, {}) if run.name!=run.notebook else {}
-        rooted = self.data_root and 'data_root' in takes(run.notebook)
-        return (dict(data_root=self.data_root) if rooted else {}) | given
+        root = self.coco_root if self.about_coco(run, given) else self.data_root
+        return (dict(data_root=root) if root and 'data_root' in takes(run.notebook) else {}) | given
+
+    def about_coco(self, run, given): # whether a run reads COCO's pictures
+        if run.notebook=='evaluate_t2i': return self.world==WORLDS[0]
+        return resolve(run.notebook, given).get('data')=='coco'
 
     def values(self, run:Planned)->dict:
         "Every value the run would use. Raises ValueError as `resolve` does."

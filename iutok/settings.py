@@ -280,6 +280,11 @@ RECIPES |= {f'{p}-evaluate_t2i': dict(
 PAPER_ROWS |= dict(sample='paper-sample')
 RECIPES |= {'paper-sample': RECIPES['mini-sample'] | dict(
     profile='paper', network='runs/paper/vqgan-8192-dd2-s3407-ar-llama_medium-s3407', scale=1.75)}
+# how its sentences were drawn the paper does not say: here as its classes are
+RECIPES |= {'paper-evaluate_t2i': RECIPES['mini-evaluate_t2i'] | dict(
+    profile='paper', network='runs/paper/vqgan-8192-dd2-s3407-t2i-ar-llama_medium-s3407', n=30_000,
+    extractor='inception', matcher='clip') | {
+    k:RECIPES['paper-evaluate'][k] for k in ('temperature', 'top_k', 'top_p', 'scale')}}
 
 # %% ../nbs/39_settings.ipynb #ecddd3fc
 TABLES = ('table2_sota', 'table3_coco_t2i', 'table4_cluster_encoders', 'table5_xl_and_strong_aug',
@@ -362,7 +367,8 @@ WITH_DATA = ('data_root', 'train_images', 'held_images') # nor these where there
 # so that runs from before there was such a thing keep their identity.
 NEEDS = dict(nars='nars', nar_order='nars', nar_steps='nars', quantizer='quantizer')
 # left out, too, where they are not given
-OPTIONAL = dict(train_ar=('views', 'order', 'ema'), train_nar=('views',))
+OPTIONAL = dict(train_ar=('views', 'order', 'ema'), train_nar=('views',), evaluate_t2i=(
+    'data_root', 'extractor', 'matcher', 'temperature', 'top_k', 'top_p'))
 
 def rows_of(
     notebook:str, # stem of a runner notebook

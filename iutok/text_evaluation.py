@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PROMPTS', 'pairs_of', 'absent_pairs', 'without_pairs', 'emoji_prompts', 'lab', 'background', 'Matcher',
            'train_matcher', 'judge_matcher', 'save_matcher', 'load_matcher', 'held_reference', 'score_t2i',
-           'score_table', 'draw_t2i', 'score_prompts']
+           'score_table', 'draw_t2i', 'score_prompts', 'caption_prompts', 'score_captions']
 
 # %% ../nbs/75_text_evaluation.ipynb #9b9ad5e3
 import json,math,numpy as np,torch,torch.nn.functional as F
@@ -14,13 +14,16 @@ from pathlib import Path
 from torch import Tensor,nn
 from .captions import text_tower
 from .checks import check_choice,check_count,check_seed
-from .data import Batches
+from .data import Batches,coco_prompts,sequential
 from .emoji import COLOURS,EmojiSet,STYLES,layout
-from .evaluation import as_grids,decode_u8
+from .evaluation import as_grids,decode_u8,features_by
 from .files import asset,atomic,fingerprint,load_json,save_json
+from .images import ImageSet
 from .metrics.features import Scorer,check_u8,get_extractor,load_scorer
 from .metrics.scores import reference_stats,score_images,settings_of
+from .metrics.statistics import frechet_distance
 from .mini_teachers import caption_ranks
+from .text import Clip
 from .training import warmup_cosine
 from .weights import misfit,read_header,read_weights
 
@@ -309,3 +312,65 @@ def score_prompts(
         pictures[kind] = draw_t2i(net, tok, tower, prompts.captions, scale, seed, **how)
         metrics[kind],protocols[kind] = score_t2i(pictures[kind], prompts, seed=seed, cache=cache, **facts)
     return metrics,pictures,protocols
+
+# %% ../nbs/75_text_evaluation.ipynb #e70fc660
+def caption_prompts(
+    images:ImageSet, # pictures with captions, one each or, as in COCO, several
+    n:int=None,      # how many sentences; None: one of every picture
+    seed:int=0,      # of the draw
+)->tuple[list,np.ndarray]: # (n,) sentences; (n,) whose they are, as places in the set
+    "Sentences to draw pictures for. A ValueError where there are fewer than n."
+    told = getattr(images, 'sentences', None) or [[text] for text in images.captions]
+    names = getattr(images, 'files', None) or [f'{i:09}' for i in range(len(images))]
+    drawn = coco_prompts(dict(zip(names, told)), len(images) if n is None else n, seed)
+    place = {name:i for i,name in enumerate(names)}
+    return drawn.captions,np.array([place[f] for f in drawn.files])
+
+def _cosines(clip, u8, texts): # of each picture with its own sentence and with the next one
+    a,t = clip(u8, texts)
+    return torch.stack([(a*t).sum(1), (a*t.roll(1, 0)).sum(1)])
+
+def score_captions(
+    net,                  # as in draw_t2i
+    tok,                  # likewise; at its image_size pictures are compared
+    tower,                # likewise
+    train:ImageSet,       # the floor of the distance
+    held:ImageSet,        # pictures with captions, whose sentences are drawn
+    n:int=30_000,         # sentences; None: one of every picture
+    seed:int=0,           # of the sentences and of the pictures
+    scale:float=1.,       # guidance, 1: off
+    extractor='inception',# whose features the distance compares
+    clip:Clip=None,       # says how well picture and sentence fit; None: not asked
+    cache=None,           # folder of the reference's statistics
+    batch_size:int=250,   # pictures at a time
+    **how,                # more of the network's `sample`
+)->tuple[dict,Tensor,dict]: # metrics, as `score_table` shows them; (at most 48, 3, S, S) uint8 pictures; protocol
+    "Draw a picture for each sentence, compare with the real ones. Raises as `caption_prompts` and `draw_t2i` do."
+    from fastprogress.fastprogress import progress_bar
+    said,whose = caption_prompts(held, n, seed)
+    check_count('the number of pictures', len(said), 10)
+    ex,size = get_extractor(extractor),tok.image_size
+    parts = range(0, len(said), check_count('batch_size', batch_size))
+    kept,fits,real = [],[],[]
+    def drawn():
+        for i in progress_bar(parts, leave=False) if len(parts)>20 else parts:
+            texts = said[i:i+batch_size]
+            u8 = draw_t2i(net, tok, tower, texts, scale, seed, first=i, **how)
+            if i < 48: kept.append(u8)
+            if clip: fits.append(_cosines(clip, u8, texts))
+            yield u8
+    feats, = features_by(drawn(), ex)
+    pictures = held.subset(np.unique(whose))
+    facts = dict(crop='drawn', classes='as the sentences ask', rounding='truncated', sampler=settings_of(how))
+    reference = reference_stats(pictures, ex, size, cache)
+    s = score_images(feats, reference, ex, **facts, guidance=float(scale))
+    few = train.plain.take(min(len(train.plain), len(pictures)))
+    metrics = dict(fd_t2i=s.fd, fd_t2i_real=frechet_distance(reference_stats(few, ex, size, cache), reference))
+    if clip:
+        asked = held.subset(whose)
+        for i,b in zip(parts, sequential(asked, size, batch_size)): real.append(clip(b.u8, said[i:i+batch_size]))
+        own,other = (100*torch.cat(fits, 1).double().mean(1)).tolist()
+        of_real = 100*torch.cat([(a*t).sum(1) for a,t in real]).double().mean().item()
+        metrics |= dict(clip_score=own, clip_score_real=of_real, clip_score_shuffled=other)
+    protocol = s.protocol.record | dict(prompts=fingerprint(said), clip=clip.id if clip else 'none')
+    return metrics,torch.cat(kept)[:48],protocol

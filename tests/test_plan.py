@@ -153,3 +153,15 @@ child.wait()"""], stdout=subprocess.PIPE, text=True, env=os.environ | dict(PYTHO
         if gone(): return
         time.sleep(.1)
     raise AssertionError('it goes on')
+
+def test_the_papers_captions_are_cocos_and_lie_in_their_own_folder():
+    c = Choice('paper', targets=['table3'], data_root='IMAGENET', coco_root='COCO')
+    runs = c.plan()
+    root = {n:c.given(r).get('data_root') for n,r in runs.items()}
+    assert {n for n,v in root.items() if v=='COCO'}=={n for n in runs if '-t2i-' in n or n.endswith('-coco-scores')}
+    assert root['vqgan-s3407']==root['vqkd-clip-s3407-decoder-scores']=='IMAGENET'
+    drawn = c.values(runs['fsq-s3407-t2i-ar-llama_medium-s3407-scores'])
+    assert (drawn['n'], drawn['extractor'], drawn['matcher'])==(30_000, 'inception', 'clip')
+    assert c.values(runs['fsq-s3407-coco-scores'])['data']=='coco'
+    alone = Choice('paper', targets=['table3'], data_root='IMAGENET') # another set's folder is not handed on
+    assert 'data_root' not in alone.given(alone.plan()['fsq-s3407-coco-scores'])

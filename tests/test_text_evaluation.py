@@ -257,3 +257,55 @@ def test_all_kinds_of_sentences_are_scored(train, stats):
         how = dict(rounding='truncated', sampler='as the network does by itself', guidance=1.)
         own = score_t2i(pictures[k], emoji_prompts(k, 12, 3, few), seed=3, cache=stats, **how)
         assert own == (metrics[k], protocols[k])
+
+# ---- any pictures with captions
+
+class Copy: # a network, a tokenizer and a tower: draws the picture that a sentence is about
+    image_size = 64
+    def __init__(self, images): self.images, self.asked = images, []
+    def condition(self, tower, captions): return torch.tensor([self.images.captions.index(c) for c in captions])
+    def sample(self, cond, scale, seed, first, **how):
+        self.asked.append((first, len(cond), scale, seed, how))
+        return cond[:,None]
+    def grid(self): return 1, 1
+    def decode(self, tokens): return self.images.batch(tokens.flatten(), 64)/255
+
+def test_sentences_of_a_set_are_those_of_coco_prompts(held):
+    from iutok.data import coco_prompts
+    some = held.subset(range(30))
+    some.sentences = [[f'{i}/{k}' for k in range(1+i%3)] for i in range(30)]
+    said, whose = caption_prompts(some, 45, seed=3)
+    want = coco_prompts({f'{i:09}':s for i, s in enumerate(some.sentences)}, 45, 3)
+    assert said == want.captions and [f'{i:09}' for i in whose] == want.files
+    assert len(set(whose[:30].tolist())) == 30 and all(t.startswith(f'{i}/') for t, i in zip(said, whose))
+
+def test_pictures_are_drawn_part_by_part_and_numbered_through(held, train, tmp_path):
+    some = emoji_prompts('held_out', 25)
+    some = some.subset([some.captions.index(c) for c in dict.fromkeys(some.captions)])
+    n, copy = len(some), Copy(some)
+    m, kept, p = score_captions(copy, copy, None, train, some, None, 5, 2., 'emoji', None, tmp_path, 10, top_k=7)
+    assert [a[:4] for a in copy.asked] == [(i, min(10, n-i), 2., 5) for i in range(0, n, 10)]
+    assert all(a[4] == dict(top_k=7) for a in copy.asked)
+    assert set(m) == {'fd_t2i', 'fd_t2i_real'} and abs(m['fd_t2i']) < .02*m['fd_t2i_real'] and len(kept) == n
+    said, whose = caption_prompts(some, None, 5)
+    assert (kept.int()-some.batch(whose, 64).int()).abs().max() <= 1
+    assert p['n_images'] == p['n_reference'] == n and p['guidance'] == 2. and p['sampler'] == 'top_k 7'
+    assert p['reference'] == 'emoji test' and p['clip'] == 'none' and p['rounding'] == 'truncated'
+
+def test_clip_scores_are_open_clips(held):
+    import open_clip
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    from torchvision.transforms.functional import to_pil_image
+    from iutok.text import load_clip
+    clip = load_clip('clip', pretrained=False)
+    u8, texts = held.batch(range(3), 64), ['a cat', 'a dog', 'a house on a hill']
+    a, t = clip(u8, texts)
+    how = image_transform_v2(PreprocessCfg(**open_clip.get_model_preprocess_cfg(clip.net)), False)
+    with torch.no_grad():
+        want = clip.net.encode_image(torch.stack([how(to_pil_image(x)) for x in u8]), normalize=True)
+        said = clip.net.encode_text(open_clip.get_tokenizer('ViT-B-16-quickgelu')(texts), normalize=True)
+    assert (a*want).sum(1).min() > .9999 and torch.allclose(t, said, atol=1e-5)
+    assert clip.id.startswith('ViT-B-16-quickgelu/openai (random-')
+    for call, says in ((lambda: clip(u8, 'a cat'), 'give a list'), (lambda: clip(u8[:2], texts), '2 pictures but 3'),
+                       (lambda: clip(u8.float(), texts), 'uint8'), (lambda: load_clip('dino'), 'Teachers that have one')):
+        with pytest.raises(ValueError, match=says): call()
