@@ -124,6 +124,7 @@ def say_share(
     return f"{r['share']:.0%}" + (f" ({r['low']:.0%} to {r['high']:.0%})" if r['draws']>1 else '')
 
 def say_difference(r): # null against teacher, with its interval
+    if not math.isfinite(r['difference']): return 'no seed in common'
     if not math.isfinite(r['difference_low']): return f"{r['difference']:.3g}"
     return f"{r['difference']:.3g} ({r['difference_low']:.3g} to {r['difference_high']:.3g})"
 
