@@ -2,7 +2,7 @@
 import copy, math, re, shlex
 from pathlib import Path
 from types import SimpleNamespace
-import numpy as np, pytest
+import numpy as np, pandas as pd, pytest
 from iutok.analysis import cell,check_frozen
 from iutok.files import load_json
 from iutok.nulls import at_bits,at_equal_bits,gain_left,gain_over_seeds,gains,in_words,on_equal_bits,paired_interval
@@ -115,6 +115,13 @@ def test_the_page_of_strong_augmentation_says_which_network_it_was(size):
     plain,augmented = ns['ours'][0],ns['augmented'][0]
     assert list(augmented.said)==(['larger: gFD', 'larger: IS'] if size=='large' else ['gFD', 'IS'])
     for h in augmented.said: assert augmented.said[h].equals(plain.said[h]) # the same numbers under the same heading
+
+def test_the_same_pair_of_two_worlds_has_two_rows():
+    one = gains(EMOJI)
+    both = pivot(pd.concat([one.assign(world=w) for w in ('emoji', 'fashion')]))
+    alone = pivot(one.assign(world='emoji'))
+    assert alone.equals(pivot(one)) and len(both)==2*len(alone)>0
+    for w in ('emoji', 'fashion'): assert both.loc[w].equals(alone)
 
 def test_what_seeds_share_is_shown_once_and_what_they_do_not_is_said():
     rows = [r for r in copy.deepcopy(MINI) if r['run'].startswith('vqgan')]
