@@ -121,7 +121,7 @@ RECIPES |= {
                                   weight_decay=.05, clip=3., precision='bf16'),
     # MaskGIT (arXiv:2202.04200): 300 epochs in batches of 256
     'nar-maskgit':     NAR | dict(size='maskgit', steps=1_501_367, batch_size=256, lr=1e-4, warmup=5000/1_501_367,
-                                  betas=[.9, .96], weight_decay=.045, clip=0.),
+                                  betas=[.9, .96], weight_decay=.045, clip=0., mask_rate='cosine'),
     'paper-evaluate':  dict(
         notebook='evaluate', profile='paper', data='imagenet', seed=0, image_size=256, extractor='inception',
         perceptual='vgg', tokenizer='runs/paper/vqgan-8192-dd2-s3407', ars=[], nars=[],

@@ -340,7 +340,7 @@ def _where(block, row, heading): # the records of a cell, a line each
     def number(r): # with the size of the network behind, each of which has a protocol of its own
         g = network_of(r, *col.read.of) if hasattr(col.read, 'of') else None
         return f"{col.number}_{g['size']}" if g else col.number
-    found = [source_of(r, number(r)) for r in block.groups[row]]
+    found = [source_of(r, number(r)) for r in block.groups[row] if col.read(r) is not None]
     return '\n'.join(f'{s.run}, commit {s.commit}'+f', protocol {s.protocol}'*bool(s.protocol) for s in found)
 
 def notes(

@@ -7,7 +7,7 @@ import pytest, torch, torch.nn.functional as F
 from hypothesis import given,settings,strategies as st
 from torch import nn
 from iutok.precision import fast_bfloat16
-from iutok.proposals import AR,NAR
+from iutok.proposals import AR,NAR,T2I
 from iutok.sampling import draw, filter_logits, generate, greedy, guide, in_bfloat16, sample, scales, uniforms
 
 ARCHS = ('llama', 'gpt2')
@@ -360,3 +360,20 @@ def test_what_is_given_stays_where_it_was(make, side, how):
             assert len(drawn)==2 and not drawn[0].equal(drawn[1]) and (given.any() or side==3)
             for d in drawn: assert d[given].equal(z[given])
     assert len(shown)==1+ns['masked']
+
+@pytest.mark.parametrize('kind', ['ar', 'nar'])
+def test_the_last_picture_of_a_network_without_null_captions_or_with_few_tokens(kind):
+    page = json.loads((PAGE.parent/'train_t2i.ipynb').read_text())
+    cell, = (s for c in page['cells'] if 'drawn = ' in (s := ''.join(c['source'])))
+    net = T2I(kind, 8, 9, 4, 3, layers=1, width=16, heads=2, drop_caption=0.).eval()
+    ns = dict(torch=torch, net=net, said_held=torch.rand(5, 3, 4), held=range(5), says=lambda h: ['a cat']*len(h),
+              run=SimpleNamespace(kind=kind, drop_label=0., seed=0), tv=SimpleNamespace(tokens=torch.zeros(5, 3, 3)),
+              tok=SimpleNamespace(grid=lambda: (3, 3), decoder=None))
+    exec(cell, ns)
+    assert ns['drawn'].shape==(8, 3, 3) and 0<=ns['drawn'].min()<=ns['drawn'].max()<8
+
+def test_labels_of_the_smallest_type_that_holds_them_have_room_for_the_null_class():
+    for net in (AR(5, 256, 4, layers=1, width=8, heads=2), NAR(5, 256, 4, layers=1, width=8, heads=2)):
+        y,tokens = torch.tensor([0, 255], dtype=torch.uint8),torch.zeros(2, 4, dtype=torch.uint8)
+        assert net.null_like(y).tolist()==[256, 256] and net.train().loss(tokens, y).isfinite()
+        assert net.eval().sample(y, scale=1.5, **dict(steps=2) if hasattr(net, 'mask_id') else {}).shape==(2, 4)
