@@ -207,7 +207,7 @@ def table_row(
         with TemporaryDirectory() as d: return table_row(tok, data, profile, d, **changes)
     p = SimpleNamespace(**resolve('train_ar', dict(tokenizer='adapted', data=data, profile=profile) | changes))
     for k in ('views', 'text_weights'):
-        if getattr(p, k, None): raise ValueError(f'{k} is for train_ar and a tokenizer in a folder; leave it None here.')
+        if getattr(p, k, None): raise ValueError(f'{k} is for train_ar and a tokenizer in a folder; leave it None.')
     q = SimpleNamespace(**resolve('evaluate', dict(tokenizer='adapted', data=data, profile=profile, ars=[])))
     train,held = (load_images(data, s, root=p.data_root) for s in ('train', 'test'))
     if p.train_images: train = train.take(p.train_images)

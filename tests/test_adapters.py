@@ -36,7 +36,8 @@ def test_the_network_of_a_row_is_told_what_train_ar_is(ours, tmp_path, monkeypat
         return adapters._train(ours, train, SimpleNamespace(**told), tmp_path)
     assert (net().order, net().drop_label, seen[2])==('raster', .1, None)
     assert isinstance(seen[1], TokenBatches) # of stored codes
-    assert (net(order='spiral', drop_label=0., ema=.9).order, seen[2])==('spiral', .9) and net(drop_label=0.).null is None
+    other = net(order='spiral', drop_label=0., ema=.9)
+    assert (other.order, other.null, seen[2])==('spiral', None, .9)
     net(transform='strong')
     b,asked = seen[1][0],[]
     seen[0].module.forward = lambda ids,y: asked.append(ids)
