@@ -164,8 +164,9 @@ def at_bits(
     bits:float,
 )->float|None: # None: outside of the points
     "The score of a family at a rate between two of its points, on the straight line through them."
+    if not points: return None
     xs,ys = zip(*sorted(points))
-    return float(np.interp(bits, xs, ys)) if len(points) and xs[0]<=bits<=xs[-1] else None
+    return float(np.interp(bits, xs, ys)) if xs[0]<=bits<=xs[-1] else None
 
 def at_equal_bits(
     teacher:tuple[float,float],    # its (bits, score)
