@@ -527,7 +527,7 @@ def test_a_class_may_be_called_what_other_data_sets_call_it(): # a slash parts s
     named = {'T-shirt/top':['t-shirt', 'top'], '/m/01g_3':['m', '01g 3'], 'dog/':['dog'], '/':['/'], '_':['_']}
     assert {k:captions.class_names(k) for k in named}==named
     said = captions.Captions(list(named), [1., 2.])
-    assert 'a photo of an m.' not in said.texts and 'a photo of a m.' in said.texts and len(said.of_class(2))==6
+    assert 'a photo of a m.' in said.texts and len(said.of_class(2))==len(captions.TEMPLATES)
 
 def test_codes_of_one_tokenizer_are_not_drawn_or_read_for_another(mess, tmp_path):
     other = Tokenizer(TOK.encoder, VQ(8, 4), TOK.decoder, TOK.post_encode, TOK.pre_decode, image_size=8)
