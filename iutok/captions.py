@@ -49,7 +49,8 @@ def class_names(
     label:str, # a class as the data set calls it, e.g. 'T-shirt/top' or 'ankle_boot'
 )->list[str]:  # its names in words
     "The names of a class: parts around a slash are synonyms, underscores are blanks."
-    return [n.strip().replace('_', ' ').lower() for n in label.split('/') if n.strip()] or [label]
+    return [n.strip().replace('_', ' ').lower() for n in label.split('/')
+            if n.replace('_', ' ').strip()] or [label]
 
 def sentence(
     template:str, # with {} for the name, or {a} for the name after its article
