@@ -55,10 +55,9 @@ def check_frozen(
         (nets,rest),(nets_r,rest_r) = seedless(rows[0]),seedless(r)
         both = nets.keys() & nets_r.keys()
         differ(rows[0], r, rest | {k:nets[k] for k in both}, rest_r | {k:nets_r[k] for k in both})
-    judged = [r for r in rows if r.get('judge')] # the second judge need not be installed everywhere
-    for r in judged:
-        both = [k for k in r['judge'] if r['judge'][k] and judged[0]['judge'][k]]
-        differ(judged[0], r, *[dict(judge={k:x['judge'][k] for k in both}) for x in (judged[0], r)])
+    for k in ('score', 'samples'): # the second judge need not be installed everywhere
+        judged = [(r, dict(judge={k:r['judge'][k]})) for r in rows if (r.get('judge') or {}).get(k)]
+        for r,told in judged: differ(judged[0][0], r, judged[0][1], told)
 
 # %% ../nbs/80_analysis.ipynb #f89106d0
 def check_codebooks(
@@ -95,8 +94,9 @@ def cell(
     values:list, # one per seed; None: not known
     fmt:str,     # e.g. '{:.2f}'
 )->str:          # empty where nothing is known
-    "What a table shows of several seeds."
-    return said(*mean_spread(values), fmt)
+    "What a table shows of several seeds, and of how many where some are not known."
+    known = sum(x is not None and math.isfinite(x) for x in values)
+    return said(*mean_spread(values), fmt) + f' ({known} of {len(values)} seeds)'*(1<known<len(values))
 
 # %% ../nbs/80_analysis.ipynb #d40182b9
 NAMES = dict(vqgan='VQGAN', cvqvae='CVQ-VAE', fsq='FSQ', vqkd='VQ-KD', cluster='Cluster')

@@ -64,6 +64,8 @@ class Distil(nn.Module):
         super().__init__()
         if tok.feature_decoder is None: raise ValueError('VQ-KD needs a tokenizer with a feature_decoder.')
         self.tok,self.warm = tok,warm
+        learned = any(p.requires_grad for p in tok.quantizer.parameters()) # one in the place of norm-EMA's
+        self.find_unused = warm>0 and learned # the warm steps leave it without gradient
         self._features = (features,) # in a tuple: the teacher stays outside of the module tree
 
     def forward(self, batch, step):

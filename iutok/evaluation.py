@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['decode_u8', 'as_grids', 'count_parameters', 'CodeVectors', 'probe_codes', 'bits_per_image', 'mutual_information',
-           'features_by', 'fds', 'score_tokenizer', 'score_samples', 'ids_that_differ', 'arithmetics',
+           'features_by', 'fds', 'score_tokenizer', 'score_samples', 'network_sizes', 'ids_that_differ', 'arithmetics',
            'training_seconds', 'Choice', 'choose', 'choose_scale']
 
 # %% ../nbs/74_evaluation.ipynb #3b5e322f
@@ -221,7 +221,8 @@ def score_samples(
     if n is not None:
         present = held.labels.unique()
         labels = present[torch.arange(check_count('n', n))%len(present)]
-    tokens = as_grids(tok, net.sample(labels, seed=seed, **sampling))
+    grid = dict(grid=tok.grid()) if hasattr(net, 'mask_id') else {} # in which a masked network finds Halton's cells
+    tokens = as_grids(tok, net.sample(labels, seed=seed, **grid | sampling))
     u8 = torch.cat(list(decode_u8(tok, tokens)))
     feats = extractor(u8)
     facts = dict(crop='drawn', rounding='truncated', classes=histogram(labels, len(held.classes)))
@@ -238,6 +239,21 @@ def score_samples(
         metrics |= dict(judge_gfd=s.fd, judge_gfd_infinity=limit)
         protocol |= dict(judge=s.protocol.record)
     return metrics,u8,protocol
+
+# %% ../nbs/74_evaluation.ipynb #3bc5a755
+def network_sizes(
+    records:dict, # name -> record of a train_ar or train_nar run
+)->dict[str,str]: # name -> its size, with its order behind where that is not row by row
+    "What tables call the networks of a row. Raises ValueError where two of one seed would be called the same."
+    out,seen = {},{}
+    for name,r in records.items():
+        order = r['params'].get('order') or 'raster'
+        out[name] = r['params']['size']+(f'_{order}' if order!='raster' else '')
+        other = seen.setdefault((out[name], r['seed']), name)
+        if other!=name:
+            raise ValueError(f"{other} and {name} are both {out[name]} with the seed {r['seed']}, and a table takes "
+                             'their mean: score them in two runs.')
+    return out
 
 # %% ../nbs/74_evaluation.ipynb #51d92cff
 @torch.no_grad()

@@ -11,7 +11,7 @@ import itertools,math
 import numpy as np
 from .checks import check_range
 from .analysis import NAMES
-from .tables import by_label,metric,of_network
+from .tables import by_label,check_networks,metric,of_network
 
 # %% ../nbs/83_nulls.ipynb #38deb916
 def gain_left(
@@ -90,8 +90,10 @@ def gains(
     rows:list[dict], # records of evaluate runs of one codebook size
     baseline:str='VQGAN', # a pixel tokenizer; 'best': at the measure
 ):                   # pandas DataFrame, a row per teacher, null and measure
-    "What is left of every teacher's gain once its null has had its share."
+    """What is left of every teacher's gain once its null has had its share.
+    Raises ValueError where the rows' networks are of several sizes."""
     import pandas as pd
+    for get,_ in MEASURED.values(): check_networks(rows, get)
     groups = by_label(rows)
     pixel = {n:rs for n,rs in groups.items() if rs[0]['tokenizer']['kind'] in PIXELS}
     out = []
@@ -149,7 +151,7 @@ def in_words(
 # %% ../nbs/83_nulls.ipynb #bd410dab
 def rates(
     r:dict, # record of an evaluate run
-    size:str=None, # of its AR network; None: its first
+    size:str=None, # of its AR network; None: its smallest
 )->tuple[float,float]: # bits of an image: each code alone, and realised; None where a record has no network
     "What an image costs in bits, of old records too: from the entropies in nats and the tokens of an image."
     nats = of_network('ar', 'loss_nats', size)(r)
@@ -164,9 +166,8 @@ def at_bits(
     bits:float,
 )->float|None: # None: outside of the points
     "The score of a family at a rate between two of its points, on the straight line through them."
-    if not points: return None
-    xs,ys = zip(*sorted(points))
-    return float(np.interp(bits, xs, ys)) if xs[0]<=bits<=xs[-1] else None
+    xs,ys = zip(*sorted(points)) if len(points) else ((), ())
+    return float(np.interp(bits, xs, ys)) if xs and xs[0]<=bits<=xs[-1] else None
 
 def at_equal_bits(
     teacher:tuple[float,float],    # its (bits, score)
@@ -189,8 +190,9 @@ def at_equal_bits(
 def on_equal_bits(
     rows:list[dict], # records of evaluate runs, nulls perhaps with several codebook sizes
 ):                   # pandas DataFrame of strings, a row per teacher, null and measure
-    "What can be said at equal realised bits; means over seeds."
+    "What can be said at equal realised bits; means over seeds. Raises ValueError for networks of several sizes."
     import pandas as pd
+    for get,_ in MEASURED.values(): check_networks(rows, get)
     usual,others = usual_size(rows)
     out = []
     for name,null,own,other in pairs(usual):

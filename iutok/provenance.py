@@ -61,6 +61,11 @@ def source_of(
     return Source(record['run'], commit, p.hash, how, machine, file)
 
 # %% ../nbs/78_provenance.ipynb #a8bc99b0
+def _holds(record, column): # not every seed has every network and every judge
+    parts = [(record.get('metrics') or {}, column)]
+    parts += [(g, column.removesuffix(f"_{g['size']}")) for g in record.get('generations') or ()]
+    return any(d.get(k) is not None for d,k in parts)
+
 class Linked:
     "A table whose cells name their records. Raises ValueError for a row without records, or rows of several protocols."
     def __init__(self,
@@ -79,9 +84,10 @@ class Linked:
     def sources(self,
         row,      # its name
         heading,  # of a column
-    )->list[Source]: # one per record
+    )->list[Source]: # one per record that has the number
         "Where the number of a cell comes from."
-        return [source_of(r, self.columns[heading], self.file) for r in self.records[row]]
+        own,column = self.records[row],self.columns[heading]
+        return [source_of(r, column, self.file) for r in [r for r in own if _holds(r, column)] or own]
 
     def _shown(self, row, heading): # a cell as text; empty where there is no number
         v = self.table.loc[row, heading]

@@ -103,11 +103,14 @@ def which_predicts(
     seed:int=0,       # of the draws
 ):                    # pandas DataFrame, best first
     """Kendall's and Spearman's rank correlation of good numbers with good samples, the former with a bootstrap interval
-    over tokenizers; `best`: share of draws in which none correlates more. Raises ValueError for several groups."""
+    over tokenizers; `best`: share of draws in which none correlates more. Raises ValueError for several groups, and
+    where a row lacks the target."""
     import pandas as pd
     from scipy.stats import spearmanr
     if df.group.nunique()!=1:
         raise ValueError(f"Rows of several groups: {', '.join(df.group.unique())}. Take one.")
+    if lost := df.tokenizer[df[target].isna()].tolist():
+        raise ValueError(f'{lost[0]} has no {target}, and a rank needs all of them: leave such rows out.')
     good = {k:s*df[k] for k,(_,s) in names.items() if df[k].notna().all() and df[k].nunique()>1}
     if not good: return pd.DataFrame(columns=['number', 'tau', 'low', 'high', 'spearman', 'best'])
     w,once,y = group_draws(df.tokenizer, draws, seed),np.ones((1, len(df))),-df[target]
@@ -173,15 +176,16 @@ def crossings(
     a, # (N,) one curve
     b, # (N,) the other at the same places
 )->list[float]: # the x at which they cross
-    """Where two curves cross, each straight over log x between its points; a touch without a crossing does not count.
-    Raises ValueError unless x ascends."""
+    """Where two curves cross, each straight over log x between its points; a touch without a crossing does not count,
+    and of a stretch that they share the middle does. Raises ValueError unless x ascends."""
     if len(a)!=len(b): raise ValueError(f'a has {len(a)} points and b {len(b)}.')
     x,d = np.asarray(x, float),np.asarray(a, float)-np.asarray(b, float)
     if len(x)!=len(d) or (x<=0).any() or (np.diff(x)<=0).any():
         raise ValueError('x has to ascend from above 0, with as many points as the curves.')
-    x,d = np.log(x[d!=0]),d[d!=0]
-    at = np.flatnonzero(d[:-1]*d[1:]<0)
-    return [float(np.exp(x[i]+(x[i+1]-x[i])*d[i]/(d[i]-d[i+1]))) for i in at]
+    x,apart = np.log(x),np.flatnonzero(d)
+    def between(i, j): # the middle of the points where they meet; where there are none, on straight lines
+        return x[[i+1, j-1]].mean() if j>i+1 else x[i]+(x[j]-x[i])*d[i]/(d[i]-d[j])
+    return [float(np.exp(between(i, j))) for i,j in zip(apart, apart[1:]) if d[i]*d[j]<0]
 
 # %% ../nbs/84_questions.ipynb #78b86eed
 def budget_rows(

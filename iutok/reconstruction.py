@@ -12,6 +12,7 @@ from torch import Tensor,nn
 from .losses.gan import GAN_LOSSES,adaptive_weight,judge,r1_penalty
 from .losses.recon import l1_loss,mse_loss
 from .pixels import to_float
+from .precision import autocast
 from .quantizers import Quantized
 from .tokenizers import Tokenizer
 
@@ -70,10 +71,11 @@ class Reconstruct(nn.Module):
     def reconstruct(self, batch, step):
         x,tokens = to_float(batch.u8),self._outside[2]
         none = x.new_zeros(())
-        if self.frozen:
-            with torch.no_grad():
-                q = Quantized(self.tok.quantizer.decode(tokens[batch.idx.to(tokens.device)].to(x.device).long()), None,
-                              none) if tokens is not None else self.tok.quantize(x)
+        if tokens is not None:
+            ids = tokens[batch.idx.to(tokens.device)].to(x.device).long()
+            with torch.no_grad(): q = Quantized(self.tok.quantizer.decode(ids), None, none)
+        elif self.frozen: # the codes that `encode` gives, whatever the decoder is trained in
+            with torch.no_grad(),autocast('fp32', x.device): q = self.tok.quantize(x)
         else:
             z = self.tok.latents(x)
             q = Quantized(z, None, none) if step<self.warm else self.tok.quantizer(z)

@@ -7,7 +7,7 @@ __all__ = ['PAPER', 'STRONG', 'F16', 'F8', 'GAN', 'VQGAN_LOSSES', 'LLAMAGEN_LOSS
            'LLAMAGEN', 'DECODER', 'BIG_VIT', 'BASE_VIT', 'VQKD', 'CLUSTER', 'RECIPES', 'AR', 'NAR', 'SMALL',
            'MINI_PIXELS', 'MINI', 'FEW', 'SMOKE_PIXELS', 'SMOKE', 'LESS', 'QUICK_PIXELS', 'QUICK', 'PAPER_ROWS',
            'COLOUR', 'EMOJI_PIXELS', 'EMOJI', 'TINY', 'HALF', 'EMOJI_SIZES', 'T2I', 'MINI_T2I', 'NATIVE', 'QUESTIONS',
-           'TABLES', 'FIGURES', 'FEWER', 'PAPER_RUNS', 'EVERYWHERE', 'WITH_DATA', 'NEEDS', 'OPTIONAL', 'PARAMETERS',
+           'TABLES', 'FIGURES', 'FEWER', 'PAPER_RUNS', 'EVERYWHERE', 'WITH_DATA', 'NEEDS', 'OPTIONAL', 'OTHERWISE',
            'run_set', 'world_of', 'run_folder', 'figure_row', 'rows_of', 'takes', 'weights', 'default_recipe',
            'recipe_row', 'check_parameters', 'resolve', 'check_places', 'parse_words']
 
@@ -121,7 +121,7 @@ RECIPES |= {
                                   weight_decay=.05, clip=3., precision='bf16'),
     # MaskGIT (arXiv:2202.04200): 300 epochs in batches of 256
     'nar-maskgit':     NAR | dict(size='maskgit', steps=1_501_367, batch_size=256, lr=1e-4, warmup=5000/1_501_367,
-                                  betas=[.9, .96], weight_decay=.045, clip=0.),
+                                  betas=[.9, .96], weight_decay=.045, clip=0., mask_rate='cosine'),
     'paper-evaluate':  dict(
         notebook='evaluate', profile='paper', data='imagenet', seed=0, image_size=256, extractor='inception',
         perceptual='vgg', tokenizer='runs/paper/vqgan-8192-dd2-s3407', ars=[], nars=[],
@@ -388,9 +388,8 @@ def weights(k, v): # a list of different ones, at least one
     if not v or len(set(v))<len(v): raise ValueError(f'{k} are one or more different scales, got {v}.')
     for x in v: weight(f'every one of {k}', x)
 
-PARAMETERS |= dict(
-    scales = P('list', "guidance scales to choose from on training images, reported beside the headline; None: none",
-               weights))
+OTHERWISE |= {'evaluate.scales': P(
+    'list', "guidance scales to choose from on training images, reported beside the headline; None: none", weights)}
 OPTIONAL |= dict(evaluate=('scales',))
 
 # %% ../nbs/39_settings.ipynb #669d2ee5

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED', 'EMPTY', 'NOT_RUN', 'OTHER', 'COLUMNS', 'SHAPES', 'Published', 'published', 'committed',
-           'world_of_record', 'rows_by_world', 'metric', 'of_network', 'trained_on', 'Column', 'Block', 'digits',
-           'tabulate', 'by_label', 'some', 'blocks', 'beside', 'looks', 'notes', 'commands', 'finish', 'plain']
+           'world_of_record', 'rows_by_world', 'metric', 'network_of', 'of_network', 'check_networks', 'trained_on',
+           'Column', 'Block', 'digits', 'tabulate', 'by_label', 'some', 'blocks', 'beside', 'looks', 'notes',
+           'commands', 'finish', 'plain']
 
 # %% ../nbs/82_tables.ipynb #888ef9c2
 import math
@@ -132,16 +133,38 @@ def rows_by_world(
 # %% ../nbs/82_tables.ipynb #22fbd37d
 def metric(k): return lambda r: r['metrics'].get(k) # of the tokenizer
 
+def network_of(
+    r:dict,        # record of an evaluate run
+    kind:str,      # ar or nar
+    size:str=None, # of the network; None: the smallest that the record has
+)->dict|None:      # what the record says of it
+    "One of a record's proposal networks, in whatever order they were scored."
+    own = [g for g in r['generations'] if kind_of(g)==kind and size in (None, g['size'])]
+    return min(own, key=lambda g: g.get(f'{kind}_parameters') or 0, default=None)
+
 def of_network(
     kind:str,      # ar or nar
     k:str,         # measure of a generation, e.g. 'gfd'
-    size:str=None, # of the network; None: the first that a record has
-)->Callable:       # record -> value or None
+    size:str=None, # of the network; None: the smallest that a record has
+)->Callable:       # record -> value or None; its `of` is (kind, size)
     "Reads one measure of a record's proposal network."
     check_choice('kind', kind, MEASURES)
-    def get(r):
-        return next((g.get(k) for g in r['generations'] if kind_of(g)==kind and size in (None, g['size'])), None)
+    def get(r): return (network_of(r, kind, size) or {}).get(k)
+    get.of = kind,size
     return get
+
+def check_networks(
+    rows:list[dict], # records of evaluate runs
+    read:Callable,   # of a column
+):
+    "Raise a ValueError where a column would mix networks of several sizes."
+    seen = {}
+    for r in rows:
+        if g := network_of(r, *read.of) if hasattr(read, 'of') else None: seen.setdefault(g['size'], r['run'])
+    if len(seen)<2: return
+    (a,x),(b,y),*_ = seen.items()
+    raise ValueError(f'{x} and {y} cannot stand in one column: the smallest network is {a} here and {b} there. Score '
+                     'networks of one size for all rows.')
 
 def trained_on(
     r:dict, # record of an evaluate run
@@ -197,6 +220,7 @@ def tabulate(
     rows = [r for rs in groups.values() for r in rs]
     check_frozen(rows, but)
     if codebooks: check_codebooks(rows)
+    for col in columns.values(): check_networks(rows, col.read)
     values = {h:{n:[col.read(r) for r in rs] for n,rs in groups.items()} for h,col in columns.items()}
     forms = {h:col.form or digits([x for v in values[h].values() for x in v]) for h,col in columns.items()}
     few = lambda h,v: v if columns[h].spread else v[:1]
@@ -313,7 +337,11 @@ def looks(
     return look.set_tooltips(titles, as_title_attribute=True) if (titles!='').any(axis=None) else look
 
 def _where(block, row, heading): # the records of a cell, a line each
-    found = [source_of(r, block.columns[heading].number) for r in block.groups[row]]
+    col = block.columns[heading]
+    def number(r): # with the size of the network behind, each of which has a protocol of its own
+        g = network_of(r, *col.read.of) if hasattr(col.read, 'of') else None
+        return f"{col.number}_{g['size']}" if g else col.number
+    found = [source_of(r, number(r)) for r in block.groups[row] if col.read(r) is not None]
     return '\n'.join(f'{s.run}, commit {s.commit}'+f', protocol {s.protocol}'*bool(s.protocol) for s in found)
 
 def notes(

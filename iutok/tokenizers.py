@@ -252,6 +252,11 @@ def reconstruct(self:Tokenizer, images)->Tensor: # as for encode -> (B, 3, S, S)
     "Images, encoded and decoded. Raises as `encode` and `decode` do."
     return self.decode(self.encode(images))
 
+def _above(a, b, cols): # (B, 3, S, S) twice -> rows of a, each above its row of b; a short last row is filled up
+    blank = a.new_ones(-len(a)%min(cols, len(a)), *a.shape[1:])
+    pairs = zip(torch.cat([a, blank]).split(cols), b.split(cols))
+    return torch.cat([x for pair in pairs for x in pair])
+
 @patch
 def side_by_side(self:Tokenizer,
     images,      # as for encode
@@ -261,8 +266,7 @@ def side_by_side(self:Tokenizer,
     "Originals above their reconstructions."
     for k,n in dict(cols=cols, scale=scale).items(): check_count(k, n)
     x = pictures(images, self.image_size)/2+.5
-    both = [torch.cat([x[i:i+cols], self.reconstruct(x[i:i+cols])]) for i in range(0, len(x), cols)]
-    return image_grid(torch.cat(both), min(cols, len(x)), scale)
+    return image_grid(_above(x, self.reconstruct(x), cols), min(cols, len(x)), scale)
 
 @patch
 def show(self:Tokenizer,
@@ -273,10 +277,10 @@ def show(self:Tokenizer,
     """Token grids, a colour for each code, above the images they decode to (where there is a pixel decoder). Raises as
     `decode` does."""
     for k,n in dict(cols=cols, scale=scale).items(): check_count(k, n)
+    if isinstance(idx, Tensor) and not idx.numel(): raise ValueError('There are no token grids to show.')
     codes = F.interpolate(token_colours(idx), size=self.image_size)
-    x = self.decode(idx) if self.decoder is not None else codes[:0]
-    both = [torch.cat([codes[i:i+cols], x[i:i+cols]]) for i in range(0, len(idx), cols)]
-    return image_grid(torch.cat(both), min(cols, len(idx)), scale)
+    if self.decoder is not None: codes = _above(codes, self.decode(idx), cols)
+    return image_grid(codes, min(cols, len(idx)), scale)
 
 # %% ../nbs/35_tokenizers.ipynb #91f4d150
 def _tied(module): # further names of parameters that have one -> that one

@@ -125,6 +125,28 @@ def test_samples_of_another_shape_than_a_square_are_scored(scored):
     with pytest.raises(ValueError, match='draws 2 codes, but an image of this tokenizer has 8x8'):
         as_grids(scored[0], drawn)
 
+def test_a_masked_network_fills_grids_that_are_no_square(scored):
+    from iutok.adapters import Adapted
+    from iutok.evaluation import score_samples
+    from iutok.proposals import NAR
+    _,_,held,cache,*_ = scored
+    ex,held = get_extractor('fashion'),held.take(20)
+    resize = torch.nn.functional.interpolate
+    def paint(ids): return resize((ids/7.5-1).view(-1, 1, 2, 3), (32, 32)).expand(-1, 3, -1, -1)
+    tok = Adapted(lambda x: torch.zeros(len(x), 2, 3).long(), paint, 16, 32)
+    net = NAR(16, 10, 6, layers=1, width=16, heads=2).eval()
+    m,_,p = score_samples(tok, net, held, ex, cache, order='halton', steps=3)
+    assert m['gfd']>0 and p['sampler']=='order halton, steps 3' # the grid is the tokenizer's, not the sampler's
+
+def test_two_networks_of_a_row_have_two_names():
+    from iutok.evaluation import network_sizes
+    def trained(size, seed=0, **more): return dict(seed=seed, params=dict(size=size, **more))
+    names = dict(a=trained('small'), b=trained('small', 1), c=trained('small', order='random'), d=trained('nar_small'))
+    assert network_sizes(names)==dict(a='small', b='small', c='small_random', d='nar_small')
+    assert network_sizes(dict(a=trained('small', order='raster')))==dict(a='small')
+    says = 'a and e are both small with the seed 0.*score them in two runs'
+    with pytest.raises(ValueError, match=says): network_sizes(names | dict(e=trained('small', steps=9)))
+
 def test_bits_are_those_of_entropies(scored):
     from iutok.quantizers import codebook_perplexity
     tok,_,held,cache,_,m,_ = scored

@@ -415,7 +415,8 @@ def test_inception_score_closed_forms():
     assert mean == pytest.approx(want, rel=2e-3) and 0 <= std < .01
     assert inception_score(logits) == inception_score(logits.clone())
     assert inception_score(1e5*logits)[0] == pytest.approx(4, rel=2e-3) # no logarithm of 0
-    with pytest.raises(ValueError, match='ten images'): inception_score(logits[:9])
+    with pytest.raises(ValueError, match='10 images'): inception_score(logits[:9])
+    with pytest.raises(ValueError, match='over 20 splits .* 20 images, got 19'): inception_score(logits[:19], 20)
 
 # ---- protocols
 

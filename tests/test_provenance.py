@@ -54,6 +54,24 @@ def test_other_protocols_share_no_column_and_rows_need_records():
     with pytest.raises(ValueError, match=says): linked(rows)
     with pytest.raises(ValueError, match='where the row C comes from'): linked(ROWS[:2])
 
+def test_a_seed_without_a_network_or_a_judge_says_nothing_of_them():
+    rows = [copy.deepcopy(r) for r in load_json(RESULTS/'table1_emoji_quick'/'records.json')[:2]]
+    for r in rows: # as later records: every protocol in full
+        g,p = r['generations'][0],protocol_of(r, 'rfd').record | dict(crop='centre')
+        judged = protocol_of(r, 'judge_rfd').record | dict(crop='centre')
+        r['generations'].append(g | dict(size='large', run='larger', gfd=g['gfd']/2))
+        r['protocols'] = {'score':p, 'judge score':judged} | {
+            f'{k}{n}':(judged if k else p) | dict(crop='drawn') for n in (g['run'], 'larger') for k in ('', 'judge ')}
+    few = rows[1]
+    few['generations'].pop()
+    few['judge'],few['metrics'] = None,{k:v for k,v in few['metrics'].items() if not k.startswith('judge')}
+    for k in ('judge score', f"judge {few['generations'][0]['run']}", 'larger', 'judge larger'): few['protocols'].pop(k)
+    few['generations'][0] = {k:v for k,v in few['generations'][0].items() if not k.startswith('judge')}
+    columns = ['rfd', 'gfd_small', 'gfd_large', 'judge_rfd', 'judge_gfd_small', 'usage']
+    t = Linked(pd.DataFrame({c:['1'] for c in columns}, ['a']), dict(a=rows))
+    both,first = [r['run'] for r in rows],[rows[0]['run']]
+    assert [[s.run for s in t.sources('a', c)] for c in columns]==[both, both, first, first, first, both]
+
 @pytest.mark.parametrize('file', sorted(RESULTS.glob('table1_*/records.json')), ids=lambda f: f.parent.name)
 def test_committed_records_are_read(file):
     for r in load_json(file):

@@ -347,6 +347,16 @@ def test_sphere_codes_are_normalised_at_lookup():
     n.codebook *= 3
     torch.testing.assert_close(n.decode(ids).norm(dim=1), torch.ones(1, 4, 4))
 
+@pytest.mark.parametrize('k', [64, 16384])
+def test_every_code_on_the_sphere_learns_from_the_start(k):
+    q = VQ(k, 8, sphere=True) # LlamaGen's size: uniform in +-1/K, half of its codes would be shorter than 1e-4
+    torch.testing.assert_close(q.codebook.norm(dim=1), torch.ones(k))
+    x = q.codebook.detach()[:512]
+    out = q((x+.01*torch.randn_like(x)).T[None,:,:,None])
+    out.loss.backward()
+    learned = q.codebook.grad.norm(dim=1)>0
+    assert torch.equal(learned.nonzero()[:,0], out.idx.unique())
+
 # ---- CVQ ----
 
 def test_cvq_keep_factor():
@@ -514,10 +524,42 @@ def test_health_age():
     assert h.age.tolist()==[3, 2, 0, 4] and h.dead==3
     with pytest.raises(ValueError, match='grid changed'): m.update(torch.zeros(1, 2, 2, dtype=torch.long))
 
+def test_health_counts_any_layout_and_nothing_of_nothing():
+    idx = torch.randint(0, 8, (4, 3, 5))
+    m,turned = HealthMeter(8),HealthMeter(8)
+    m.update(idx.mT.contiguous())
+    for part in (idx[:0], idx, idx[:0]): turned.update(part.mT)
+    a,b = m.result(warn=False),turned.result(warn=False)
+    assert turned.batches==1 and torch.equal(a.counts, b.counts) and torch.equal(a.age, b.age)
+    assert torch.equal(a.position_entropy, b.position_entropy)
+    h = codebook_health(idx[:0], 8, warn=False)
+    assert (h.usage, h.entropy, h.dead)==(0, 0, 8) and 'Only 0 tokens' in h.warnings[0]
+
+def test_a_grid_of_another_size_leaves_the_meter_as_it_was():
+    m = HealthMeter(4)
+    m.update(torch.zeros(2, 3, 3, dtype=torch.long))
+    with pytest.raises(ValueError, match='grid changed'): m.update(torch.ones(2, 2, 2, dtype=torch.long))
+    assert m.batches==1 and m.counts.tolist()==[18, 0, 0, 0]
+
 def test_health_plot_draws():
     import matplotlib
     matplotlib.use('Agg')
     assert len(codebook_health(torch.randint(0, 8, (4, 3, 5)), 8, warn=False).plot().axes)==4
+
+def test_asking_residual_for_ids_trains_no_stage():
+    q = Residual([NormEMA(8, 4), CVQ(8, 4), VQ(8, 4)])
+    q.stages[2].eval()
+    q(torch.randn(2, 4, 6, 6))
+    before,x = {k:v.clone() for k,v in q.state_dict().items()},torch.randn(50, 4)
+    ids = q.assign(x)
+    assert all(torch.equal(v, before[k]) for k,v in q.state_dict().items())
+    assert [m.training for m in (q, *q.stages)]==[True, True, True, False]
+    assert torch.equal(ids, q.eval()(x.T[None,:,:,None]).idx.flatten())
+
+@pytest.mark.parametrize('stage', ['fsq', 'lfq', 'vq'])
+def test_codes_of_residual_lie_where_its_stages_do(stage):
+    q = Residual([dict(fsq=lambda: FSQ([3, 3]), lfq=lambda: LFQ(4), vq=lambda: VQ(4, 2))[stage]() for _ in range(2)])
+    assert q.codebook.device.type=='cpu' and q.to('meta').codebook.device.type=='meta'
 
 def test_fsq_has_no_more_codes_than_an_id_can_name():
     q = FSQ([8]*20)  # 2**60 codes: the largest id is right

@@ -3,7 +3,7 @@ bit-equal codebooks on both ranks, and the codebook one process would have learn
 import os
 import pytest, torch, torch.distributed as dist, torch.multiprocessing as mp
 from torch import nn
-from iutok.quantizers import CVQ, HealthMeter, NormEMA, OnlineCluster, Residual, kmeans
+from iutok.quantizers import CVQ, HealthMeter, NormEMA, OnlineCluster, Residual, codebook_health, kmeans
 from iutok.quantizers.base import all_rows
 
 pytestmark = pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()),
@@ -63,6 +63,14 @@ def worker(rank, folder):
     m.update(torch.full((2, 1, 3), 2*rank))
     h = m.result(warn=False)
     out['health'] = (h.counts, h.dead)
+    m = HealthMeter(8)
+    if rank==0: m.update(torch.arange(12).view(2, 2, 3)%8)
+    h = m.result(warn=False)
+    out['health_one_rank'] = (h.counts, h.dead, h.position_entropy)
+    m = HealthMeter(8)
+    m.update(torch.zeros(1, 2+rank, 3, dtype=torch.long))
+    try: m.result(warn=False)
+    except ValueError as e: out['health_grids'] = str(e)
     # codes with a gradient stay equal under DDP
     model = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Conv2d(4, 4, 1), CVQ(24, 4, sync=True)))
     opt = torch.optim.Adam(model.parameters(), .01)
@@ -142,5 +150,12 @@ def test_kmeans_with_streams_and_an_empty_rank(ranks):
 
 def test_health_counts_all_ranks(ranks):
     for counts,dead in (r['health'] for r in ranks): assert counts.tolist()==[6, 0, 6, 0, 0, 0, 0, 0] and dead==6
+
+def test_health_of_ranks_one_of_which_saw_nothing(ranks):
+    whole = codebook_health(torch.arange(12).view(2, 2, 3)%8, 8, warn=False)
+    for counts,dead,positions in (r['health_one_rank'] for r in ranks):
+        assert torch.equal(counts, whole.counts) and dead==whole.dead
+        assert torch.equal(positions, whole.position_entropy)
+    assert all('grids of 2x3 and 3x3' in r['health_grids'] for r in ranks)
 
 def test_codes_with_a_gradient_stay_equal_under_ddp(ranks): assert torch.equal(ranks[0]['ddp'], ranks[1]['ddp'])

@@ -70,6 +70,10 @@ def test_rows_of_several_groups_are_never_ranked_together():
     d.loc[3, 'group'] = 'another'
     with pytest.raises(ValueError, match='several groups: toy, another'): which_predicts(d, names=dict(good=('', 1)))
 
+def test_a_row_without_the_target_is_named():
+    d = toy().assign(judge_gfd=float('nan'))
+    with pytest.raises(ValueError, match='has no judge_gfd'): which_predicts(d, 'judge_gfd', dict(good=('', 1)))
+
 @pytest.mark.parametrize('folder, groups, judged', [
     ('table1_mini', {'fashion, mini, small':26, 'fashion, mini, large':13}, False),
     ('table1_emoji_quick', {'emoji, quick, small':10}, True)])
@@ -103,6 +107,8 @@ def test_crossings_of_lines_over_log_x():
     a,b = np.log(x),5-np.log(x)
     assert crossings(x, a, b)==pytest.approx([np.exp(2.5)])
     assert crossings(x, a, a+1)==[] and crossings(x, a, a)==[]
+    assert crossings(x, [3, 0, -1, -1, -9], 0*x)==pytest.approx([10]) # where they meet
+    assert crossings(x, [3, 0, 0, 0, -9], 0*x)==pytest.approx([100]) and crossings(x, [0, 0, 1, 0, 0], 0*x)==[]
     wave = np.array([1, -1, 1, -1, 1.])
     assert len(crossings(x, wave, 0*wave))==4
     for bad in (x[::-1], np.r_[0, x[1:]], x[1:]):

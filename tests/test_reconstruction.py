@@ -90,6 +90,16 @@ def test_islands_of_float32(batches):
     assert g.seen[1].dtype==loss.dtype==torch.float32
     assert {v.dtype for v in logs.values()}=={torch.float32}
 
+def test_a_frozen_tokenizer_gives_the_codes_of_encode_under_autocast(batches):
+    tok,seen = tokenizer(VQ(512, 4)),[]
+    with torch.no_grad(): tok.quantizer.codebook.copy_(.3*torch.randn(512, 4)) # so fine that rounding changes codes
+    g = Reconstruct(tok, frozen=True).train()
+    tok.quantizer.register_forward_hook(lambda m,i,out: seen.append(out.idx))
+    with torch.autocast('cpu', torch.bfloat16):
+        g(batches[0], 0)[0].backward()
+        rough = tok.quantize(to_float(batches[0].u8)).idx
+    assert torch.equal(seen[0], tok.encode(batches[0].u8)) and not torch.equal(rough, seen[0])
+
 def test_what_is_used_but_not_owned(images):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout())
     class Maps(nn.Module):

@@ -1,11 +1,13 @@
 "Sampling: the cache, the filters and the draws against slow or closed forms; guidance at its fixed points."
-import math
+import json, math
+from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
 import pytest, torch, torch.nn.functional as F
 from hypothesis import given,settings,strategies as st
 from torch import nn
-from iutok.proposals.ar import AR
 from iutok.precision import fast_bfloat16
+from iutok.proposals import AR,NAR,T2I
 from iutok.sampling import draw, filter_logits, generate, greedy, guide, in_bfloat16, sample, scales, uniforms
 
 ARCHS = ('llama', 'gpt2')
@@ -332,3 +334,46 @@ def test_guidance_needs_a_null_class_and_an_interval_without_tokens_does_not():
     with pytest.raises(ValueError, match='drop_label > 0'): sample(random_ar(drop_label=0), LABELS, scale=1.5)
     ar = random_ar(drop_label=0)
     assert torch.equal(sample(ar, LABELS, scale=1.5, interval=(.5, .5)), sample(ar, LABELS))
+
+# --- the page of samples
+
+PAGE = Path(__file__).parents[1]/'nbs'/'sample.ipynb'
+CELLS = [''.join(c['source']) for c in json.loads(PAGE.read_text())['cells']]
+
+@pytest.mark.parametrize('make, side, how', [(AR, 4, {}), (AR, 4, dict(order='spiral')), (NAR, 3, {})])
+def test_what_is_given_stays_where_it_was(make, side, how):
+    torch.manual_seed(0)
+    z,shown = torch.randint(8, (2, side, side)),[]
+    net = make(8, 3, side*side, layers=1, width=16, heads=2, **how).eval()
+    u8 = torch.full((2, 3, 12, 12), 9, dtype=torch.uint8)
+    ns = dict(torch=torch, F=F, net=net, z=z, u8=u8, said=False,
+              tok=SimpleNamespace(grid=lambda: (side, side)), some=SimpleNamespace(labels=torch.tensor([0, 2])),
+              run=SimpleNamespace(scale=1., seed=0, folder=Path()), painted=lambda ids: ids.view(-1, side, side),
+              compare_rows=shown.append, save_png=lambda *_: None)
+    start, = (c for c in CELLS if 'def painted(' in c)
+    exec(start[start.index("masked = "):], ns)
+    for cell in (c for c in CELLS if 'compare_rows({\'original\'' in c): # half an image, then a hole
+        exec(cell, ns)
+        if ns['masked'] or len(shown)==1:
+            given = F.interpolate((shown[-1]['given']==9)[:,:1].float(), size=(side, side))[:,0].bool()
+            drawn = [v for k,v in shown[-1].items() if 'seed' in k]
+            assert len(drawn)==2 and not drawn[0].equal(drawn[1]) and (given.any() or side==3)
+            for d in drawn: assert d[given].equal(z[given])
+    assert len(shown)==1+ns['masked']
+
+@pytest.mark.parametrize('kind', ['ar', 'nar'])
+def test_the_last_picture_of_a_network_without_null_captions_or_with_few_tokens(kind):
+    page = json.loads((PAGE.parent/'train_t2i.ipynb').read_text())
+    cell, = (s for c in page['cells'] if 'drawn = ' in (s := ''.join(c['source'])))
+    net = T2I(kind, 8, 9, 4, 3, layers=1, width=16, heads=2, drop_caption=0.).eval()
+    ns = dict(torch=torch, net=net, said_held=torch.rand(5, 3, 4), held=range(5), says=lambda h: ['a cat']*len(h),
+              run=SimpleNamespace(kind=kind, drop_label=0., seed=0), tv=SimpleNamespace(tokens=torch.zeros(5, 3, 3)),
+              tok=SimpleNamespace(grid=lambda: (3, 3), decoder=None))
+    exec(cell, ns)
+    assert ns['drawn'].shape==(8, 3, 3) and 0<=ns['drawn'].min()<=ns['drawn'].max()<8
+
+def test_labels_of_the_smallest_type_that_holds_them_have_room_for_the_null_class():
+    for net in (AR(5, 256, 4, layers=1, width=8, heads=2), NAR(5, 256, 4, layers=1, width=8, heads=2)):
+        y,tokens = torch.tensor([0, 255], dtype=torch.uint8),torch.zeros(2, 4, dtype=torch.uint8)
+        assert net.null_like(y).tolist()==[256, 256] and net.train().loss(tokens, y).isfinite()
+        assert net.eval().sample(y, scale=1.5, **dict(steps=2) if hasattr(net, 'mask_id') else {}).shape==(2, 4)

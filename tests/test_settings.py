@@ -295,6 +295,7 @@ def test_the_papers_masked_networks_follow_their_own_publications():
         'maskgit', 256, 1e-4, [.9, .96], .045)
     assert int(maskgit['warmup']*maskgit['steps'])==5000
     assert ask('train_nar', 'profile=paper')==ask('train_nar', 'recipe=nar-mage-base')
+    assert ask('train_nar', 'recipe=nar-maskgit')['mask_rate']=='cosine' # r = cos(pi u/2), as MaskGIT draws it
 
 # --- folders and paths
 # -------------------------------------------------------------------------------------------------

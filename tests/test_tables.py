@@ -1,13 +1,15 @@
 "The paper's tables: what is published and nothing else, what is missing, and how much of a gain a null leaves."
-import math, shlex
+import copy, math, re, shlex
 from pathlib import Path
 import numpy as np, pytest
+from iutok.analysis import cell,check_frozen
 from iutok.files import load_json
 from iutok.nulls import at_bits,at_equal_bits,gain_left,gain_over_seeds,gains,in_words,on_equal_bits,paired_interval
 from iutok.nulls import pivot,rates,usual_size
+from iutok.provenance import protocol_of
 from iutok.settings import RECIPES,TABLES,parse_words,resolve,run_folder
 from iutok.tables import COLUMNS,EMPTY,NOT_RUN,OTHER,PUBLISHED,SHAPES,beside,blocks,by_label,commands,committed
-from iutok.tables import looks,notes,published,tabulate,digits,world_of_record
+from iutok.tables import Column,check_networks,looks,notes,of_network,published,some,tabulate,digits,world_of_record
 
 ROOT = Path(__file__).parents[1]
 PAGES = ('table1_tokenizers', *TABLES)
@@ -76,6 +78,42 @@ def test_a_table_shows_mean_and_half_the_range():
     assert b.said.at['Cluster (mae)', 'gFD']=='1.606 ±\u00a00.109'
     assert 'gFD, NAR' not in b.said and math.isnan(row['gFD, NAR']) # nobody trained one
 
+def both_sizes(): return copy.deepcopy([r for r in MINI if len(r['generations'])==2])
+
+def test_a_column_reads_the_smallest_network_however_they_were_listed():
+    rows = both_sizes()
+    before = tabulate(by_label(rows), COLUMNS)
+    rows[0]['generations'].reverse()
+    after = tabulate(by_label(rows), COLUMNS)
+    assert after.numbers.equals(before.numbers) and after.said.equals(before.said)
+    assert of_network('ar', 'size')(rows[0])=='small' and of_network('ar', 'size', 'large')(rows[0])=='large'
+
+def test_seeds_of_two_networks_have_no_mean():
+    rows = copy.deepcopy(MINI)
+    for r in rows: # the large network with one seed, the small with the other
+        if len(r['generations'])==2: r['generations'].pop(0); r['frozen'].pop('small-s0')
+    says = 'cannot stand in one column: the smallest network is large here and small there'
+    for call in (lambda: tabulate(by_label(rows), COLUMNS), lambda: gains(rows), lambda: on_equal_bits(rows)):
+        with pytest.raises(ValueError, match=says): call()
+    with pytest.raises(ValueError, match=says): check_networks(rows, of_network('ar', 'gfd'))
+    apart = {s:Column(of_network('ar', 'gfd', s), 'gfd', 'low') for s in ('small', 'large')} | some('rFD')
+    assert list(tabulate(by_label(rows), apart).said)==['small', 'large', 'rFD']
+
+def test_a_mean_of_fewer_seeds_than_the_row_has_says_so():
+    assert cell([1., None, 3.], '{:.1f}')=='2.0 ±\u00a01.0 (2 of 3 seeds)'
+    assert [cell(v, '{:.0f}') for v in ([1., 3.], [None, 3.], [None, None], [])]==['2 ±\u00a01', '3', '', '']
+
+def test_every_network_of_a_row_has_its_own_protocol():
+    r = copy.deepcopy(EMOJI[0])
+    g = r['generations'][0]
+    r['generations'].append(g | dict(kind='nar', size='nar_small', run='masked', nats_in_order=3.))
+    p = protocol_of(r, 'gfd_small').record
+    r['protocols'] = {g['run']:p | dict(sampler='top_k 0'), 'masked':p | dict(sampler='order halton')}
+    hashes = [protocol_of(r, f'gfd_{s}').hash for s in ('small', 'nar_small')]
+    b = tabulate({'a':[r]}, some('gFD', 'gFD, NAR'))
+    titles = re.findall('title="([^"]*)"', looks(b.said, [b]).to_html())
+    assert len(set(hashes))==2 and [t.split('protocol ')[1] for t in titles]==hashes
+
 def test_bold_is_what_is_significantly_best():
     b = tabulate(clusters(MINI), COLUMNS)
     assert b.best['PPL'].significant and b.best['PPL'].row=='Cluster (effnet)'
@@ -98,6 +136,14 @@ def test_two_protocols_in_one_block_are_refused_and_named(change, says):
     with pytest.raises(ValueError, match='cannot stand in one table') as e:
         blocks(dict(fashion=rows), by_label, COLUMNS)
     assert says in str(e.value) and rows[-1]['run'] in str(e.value) and '\n' not in str(e.value)
+
+def test_second_judges_are_compared_wherever_there_are_some():
+    def row(n, score, samples):
+        return dict(run=n, trained=dict(seed=0), frozen={}, judge=dict(score=score, samples=samples))
+    rows = [row('a', 1, None), row('b', 1, dict(n=9)), row('c', 1, dict(n=8))] # the first drew nothing
+    says = 'b and c cannot stand in one table: judge.samples.n is 9 and 8'
+    with pytest.raises(ValueError, match=says): check_frozen(rows)
+    check_frozen([rows[0], rows[1], row('d', None, dict(n=9)), dict(rows[0], judge=None)])
 
 def test_codebooks_of_other_sizes_and_seeds_that_come_twice_are_refused():
     other = MINI[0] | dict(tokenizer=MINI[0]['tokenizer'] | dict(n_codes=4096))

@@ -2,7 +2,7 @@
 import re,sys
 from pathlib import Path
 from types import SimpleNamespace
-import pytest,torch
+import numpy as np,pytest,torch
 from PIL import Image
 from iutok.clustering import cluster_teacher
 from iutok.training import seed_everything
@@ -11,6 +11,7 @@ from iutok.quantizers import FSQ,VQ
 from iutok.recipes import conv_decoder,conv_tokenizer,student_tokenizer
 from iutok.pretrained import Tokenizer
 from iutok.tokenizers import Connector,TeacherEncoder
+from iutok.viz import image_grid,token_colours
 
 RUN = SimpleNamespace(width=8, mults=[1, 1, 2], n_res=1, latent=8, attention=True, image_size=32, patch=4,
                       student_width=32, student_depth=1, student_heads=2, feature_depth=1, lookup='after', n_codes=24,
@@ -102,6 +103,22 @@ def test_shown_are_codes_above_images(tok, u8):
     assert tok.show(idx, cols=3, scale=1).size==(3*34-2, 4*34-2) # codes, images, codes, images
     bare = Tokenizer(tok.encoder, tok.quantizer, post_encode=tok.post_encode, image_size=32)
     assert bare.show(idx, cols=5, scale=2).size==(5*66-2, 64)
+    with pytest.raises(ValueError, match='no token grids'): tok.show(idx[:0])
+
+@pytest.mark.parametrize('cols', [1, 2, 3, 4, 5, 8])
+def test_every_image_stands_above_its_own(tok, u8, cols):
+    def cell(picture, i, below): # of image i, in the upper or the lower row
+        y,x = 34*(2*(i//cols)+below),34*(i%cols)
+        return np.asarray(picture)[y:y+32,x:x+32]
+    idx = tok.encode(u8)
+    shown,pairs = tok.show(idx, cols=cols, scale=1),tok.side_by_side(u8, cols=cols, scale=1)
+    for i in range(5):
+        codes,made,first = (np.asarray(p) for p in (
+            image_grid(torch.nn.functional.interpolate(token_colours(idx), size=32)[i:i+1]),
+            image_grid(tok.decode(idx)[i:i+1]), image_grid(u8[i:i+1])))
+        for picture,over in ((shown, codes), (pairs, first)):
+            assert (cell(picture, i, 0)==over).all()
+            assert abs(cell(picture, i, 1).astype(int)-made).max()<=1
 
 def test_ids_out_of_range_are_refused():
     tok = conv_tokenizer(RUN, VQ(24, 6))

@@ -8,8 +8,8 @@ from hypothesis import given,settings,strategies as st
 from PIL import Image
 from iutok.data import FolderSet, MemorySet
 from iutok.emoji import EmojiSet
-from iutok.proposals.tokens import (TokenBatches, TokenSet, TokenShards, n_views, open_shards, shards_of, small_dtype,
-                                    tokenise, tokens_of, view_batch, write_shards)
+from iutok.proposals.tokens import (TokenBatches, TokenSet, TokenShards, fresh_codes, n_views, open_shards, shards_of,
+                                    small_dtype, tokenise, tokens_of, view_batch, write_shards)
 
 def make(n=20, k=300, h=2, w=3, seed=0):
     g = torch.Generator().manual_seed(seed)
@@ -379,3 +379,18 @@ def test_a_worker_reads_the_files_itself(tmp_path):
 def test_the_order_that_committed_runs_depend_on():
     b = TokenBatches(torch.zeros(1000, 4), torch.zeros(1000), 48, seed=3407)
     assert b.fingerprint(100)=='da9fda16af8894ba'
+
+def test_codes_of_a_batch_are_those_that_are_stored_whatever_the_training_computes_in():
+    from iutok.nets.conv import ConvEncoder
+    from iutok.quantizers import FSQ
+    from iutok.tokenizers import Tokenizer
+    torch.manual_seed(0)
+    body = dict(width=8, n_res=1, attention=False, refine=False)
+    tok = Tokenizer(ConvEncoder(mults=(1, 1), out_channels=3, **body), FSQ([8, 8, 8]), image_size=16)
+    u8 = torch.randint(256, (8, 3, 16, 16), dtype=torch.uint8)
+    stored = tok.encode(u8).flatten(1)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert fresh_codes(tok, u8).equal(stored) and not tok.encode(u8).flatten(1).equal(stored)
+    with pytest.raises((TypeError, ValueError)): fresh_codes(tok, u8.long())
+    pages = (Path(__file__).parents[1]/'nbs'/f'train_{k}.ipynb' for k in ('ar', 'nar', 't2i'))
+    assert all('fresh_codes(tok, b.u8)' in p.read_text() and 'tok.encode(' not in p.read_text() for p in pages)

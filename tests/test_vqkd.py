@@ -12,6 +12,7 @@ from iutok.training import fit,seed_everything
 from iutok.data import Batch,Batches,load_images
 from iutok.distillation import Distil,distil_phase,vqkd_tokenizer
 from iutok.pixels import to_float
+from iutok.quantizers import VQ
 from ranks import finish,start_two
 from iutok.recipes import RECIPES,student_tokenizer
 
@@ -122,7 +123,10 @@ def train_six_steps(folder): # what each process runs
     def features(b): seen.append(b.idx.tolist()); return teacher(b)
     batches = Batches(load_images('fashion', 'test').take(64), 32, 8, seed=1, rank=rank(), world=world_size())
     fit(dict(kd=distil_phase(tok, features, 6, lr=1e-3, warm=.34)), batches, 6, folder, 'r', precision='fp32')
-    torch.save(dict(tok=tok.state_dict(), seen=seen), f'{folder}/end{rank()}.pt')
+    other = small()
+    other.quantizer = VQ(16, 8) # which gets no gradient while the first steps go around it
+    fit(dict(kd=distil_phase(other, teacher, 3, lr=1e-3, warm=.67)), batches, 3, f'{folder}/vq', precision='fp32')
+    torch.save(dict(tok=tok.state_dict(), vq=other.state_dict(), seen=seen), f'{folder}/end{rank()}.pt')
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason='needs gloo')
 def test_two_processes_share_the_features_and_learn_one_codebook(tmp_path):
@@ -133,9 +137,10 @@ def test_two_processes_share_the_features_and_learn_one_codebook(tmp_path):
     a,b,one = (torch.load(tmp_path/f, weights_only=True) for f in ('two/end0.pt', 'two/end1.pt', 'one/end0.pt'))
     # each process asks for its own half
     assert all(len(s)==4 for s in a['seen']+b['seen']) and [x+y for x,y in zip(a['seen'], b['seen'])]==one['seen']
-    for k in one['tok']:
-        assert torch.equal(a['tok'][k], b['tok'][k]), k
-        assert torch.allclose(a['tok'][k].float(), one['tok'][k].float(), atol=1e-4), k
+    for net in ('tok', 'vq'):
+        for k in one[net]:
+            assert torch.equal(a[net][k], b[net][k]), k
+            assert torch.allclose(a[net][k].float(), one[net][k].float(), atol=1e-4), k
 
 def test_trained_at_224_used_at_256():
     seed_everything(0)

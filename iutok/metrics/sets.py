@@ -101,7 +101,7 @@ def inception_score(
     if not logits.isfinite().all(): raise ValueError('the logits hold NaN or infinity')
     check_count('splits', splits)
     n = len(logits)
-    if n < splits: raise ValueError(f'an Inception score over ten splits needs at least ten images, got {n}')
+    if n < splits: raise ValueError(f'an Inception score over {splits} splits needs at least {splits} images, got {n}')
     order = torch.from_numpy(np.random.RandomState(2020).permutation(n))
     log_p = logits.cpu()[order].double().log_softmax(1)
     def score(i):

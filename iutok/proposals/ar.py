@@ -34,7 +34,7 @@ def attend(
 def rope_table(
     length:int, # how many positions
     d:int,      # size of a head, even
-    base:float=10000., # of the slowest pair's wavelength
+    base:float=10000., # pair m turns by base**(-2*m/d) at each position
 )->tuple[Tensor, Tensor]: # cos and sin of the angles, (length, d) each
     "The angles of rotary position embedding (arXiv:2104.09864); pair m is entries m and m + d/2."
     check_count('length', length)
@@ -280,7 +280,7 @@ def null_like(self:AR,
     "The condition that says nothing. Raises ValueError where the network was trained without."
     if self.null is None:
         raise ValueError('This network has no null class, which guidance needs: train it with drop_label > 0.')
-    return torch.full_like(cond, self.null)
+    return torch.full_like(cond, self.null, dtype=torch.long)
 
 @patch
 def drop(self:AR,
@@ -288,7 +288,7 @@ def drop(self:AR,
 )->Tensor:       # (B,) a copy in which some are the null class
     "Replace labels by the null class with probability `drop_label`, drawn from torch's generator."
     if self.null is None: return cond
-    return torch.where(torch.rand(cond.shape, device=cond.device)<self.drop_label, self.null, cond)
+    return torch.where(torch.rand(cond.shape, device=cond.device)<self.drop_label, self.null, cond.long())
 
 # %% ../../nbs/51_proposals.ar.ipynb #66d3acc2
 LARGE = 2**23 # logits at a time: more, and the loss goes through them in chunks of half as many

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VIEWS', 'small_dtype', 'TokenSet', 'tokenise', 'n_views', 'view_batch', 'TokenShards', 'open_shards', 'write_shards',
-           'shards_of', 'tokens_of', 'step_views', 'TokenBatches']
+           'shards_of', 'tokens_of', 'fresh_codes', 'step_views', 'TokenBatches']
 
 # %% ../../nbs/50_proposals.tokens.ipynb #9981ced3
 import hashlib, math, numpy as np, time, torch
@@ -17,6 +17,7 @@ from ..checks import check_choice,check_count,check_seed
 from ..data import ImageSet,epoch_order,step_indices
 from ..emoji import EmojiSet
 from ..files import cached,digest,fingerprint,load_json,local_rank,local_world_size,save_json,whole
+from ..precision import autocast
 from ..tokenizers import Tokenizer
 
 # %% ../../nbs/50_proposals.tokens.ipynb #9317bf1d
@@ -296,6 +297,14 @@ def tokens_of(
 )->TokenSet:
     "The tokens of a data set, one view of each image, in memory; written once, as by `shards_of`."
     return shards_of(tok, images, cache, batch_size=batch_size).view()
+
+# %% ../../nbs/50_proposals.tokens.ipynb #b5e62c47
+def fresh_codes(
+    tok:Tokenizer, # frozen
+    u8:Tensor,     # (B, 3, S, S) uint8 images of a batch
+)->Tensor:         # (B, L) int64, where the images are
+    "The codes of a batch as `tokens_of` would store them, also under autocast."
+    with autocast('fp32', tok.device): return tok.encode(u8).flatten(1).to(u8.device)
 
 # %% ../../nbs/50_proposals.tokens.ipynb #cf7c8928
 def step_views(

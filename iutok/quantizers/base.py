@@ -126,9 +126,11 @@ class Quantizer(nn.Module):
         x:Tensor, # (N, D) float32 latents
     )->Tensor:    # (N,) int64
         "The ids that `forward` gives to a list of latents, without training."
-        was,self.training = self.training,False
+        modes = {m:m.training for m in self.modules()} # a stage of several trains, too
+        self.eval()
         try: return self.step(self.prepare(x))[1]
-        finally: self.training = was
+        finally:
+            for m,mode in modes.items(): m.training = mode
 
     def behind(self,
         x:Tensor, # (N, D) code vectors, or what is near them

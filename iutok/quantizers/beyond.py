@@ -138,8 +138,8 @@ class Residual(Quantizer):
 
     @property
     def codebook(self):
-        return self.lookup(torch.arange(self.n_codes,
-                                        device=next(iter(self.state_dict().values()), torch.zeros(0)).device))
+        here = next(t.device for t in [*self.parameters(), *self.buffers()]) # every stage has some, if only its levels
+        return self.lookup(torch.arange(self.n_codes, device=here))
 
     def split(self,
         idx:Tensor, # (...) int64 joint ids

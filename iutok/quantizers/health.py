@@ -11,7 +11,7 @@ import sys, torch, warnings
 from dataclasses import dataclass
 from torch import Tensor
 from ..checks import check_count,check_integers
-from .base import all_sum
+from .base import all_rows,all_sum
 
 # %% ../../nbs/29_quantizers.health.ipynb #366408ae
 def counts(
@@ -150,30 +150,44 @@ class HealthMeter:
     def update(self,
         idx:Tensor, # (B, H, W) integer ids, or (...) ids without positions
     ):
-        "Count one batch. Raises ValueError for ids outside [0, K) and for a grid of another size."
+        """Count one batch; an empty one counts for nothing. Raises ValueError for ids outside [0, K) and for a grid of
+        another size, which leave the meter as it was."""
         c = counts(idx, self.n_codes).cpu()
+        if not idx.numel(): return
+        h,w = idx.shape[1:] if idx.ndim==3 else (0, 0)
+        if h and self.positions is not None and self.positions.shape[:2]!=(h, w):
+            raise ValueError(f'the grid changed from {tuple(self.positions.shape[:2])} to {(h, w)}; use one meter per '
+                             'resolution.')
         self.batches += 1
         self.counts += c
         self.age = torch.where(c>0, 0, self.age+1)
-        if idx.ndim!=3 or idx[0].numel()*self.n_codes>2**26: return
-        h,w = idx.shape[1:]
-        flat = (idx.view(len(idx), -1).long().cpu()+self.n_codes*torch.arange(h*w)).flatten()
+        if not h or h*w*self.n_codes>2**26: return
+        flat = (idx.reshape(len(idx), -1).long().cpu()+self.n_codes*torch.arange(h*w)).flatten()
         if self.positions is None: self.positions = torch.zeros(h, w, self.n_codes, dtype=torch.long)
-        if self.positions.shape[:2]!=(h, w):
-            raise ValueError(f'the grid changed from {tuple(self.positions.shape[:2])} to {(h, w)}; use one meter per '
-                             'resolution.')
         self.positions += torch.bincount(flat, minlength=h*w*self.n_codes).view(h, w, -1)
+
+    def _same_grid(self, pos): # a rank that saw no batch takes part with zeros
+        grids = all_rows(torch.tensor([[0, 0] if pos is None else pos.shape[:2]]))
+        seen = {tuple(g) for g in grids.tolist()}-{(0, 0)}
+        if len(seen)>1:
+            raise ValueError(f'the processes saw grids of {" and ".join(f"{h}x{w}" for h,w in sorted(seen))}; use one '
+                             'meter per resolution.')
+        if pos is not None or not seen: return pos
+        return torch.zeros(*seen.pop(), self.n_codes, dtype=torch.long)
 
     def result(self,
         codebook:Tensor=None, # (K, D) code vectors, to look for duplicates
         warn:bool=True,       # also raise the sentences as Python warnings
         joint:bool=True,      # over all ranks, all of which have to ask; False: this one alone
     )->Health:
-        "The report: counts, dead codes and positions over all ranks, ages on this one."
+        """The report: counts, dead codes and positions over all ranks, ages on this one. Raises ValueError, on all of
+        them, where they saw grids of different sizes."""
         age = self.age.clone()
         hit = (self.counts>0).long() if self.batches<=self.dead_after else (age<self.dead_after).long()
         c,pos = self.counts.clone(),None if self.positions is None else self.positions.clone()
-        if joint: all_sum(*[x for x in (c, hit, pos) if x is not None])
+        if joint:
+            pos = self._same_grid(pos)
+            all_sum(*[x for x in (c, hit, pos) if x is not None])
         h = entropy(c).item()
         used,perplexity = (c>0).double().mean().item(),entropy(c).exp().item()
         stuck = None if pos is None else entropy(pos)

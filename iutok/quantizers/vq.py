@@ -76,7 +76,7 @@ class VQ(DataInit):
         beta:float=.25,      # weight of the commitment loss
         cosine:bool=False,   # nearest by direction; the codes keep their length
         sphere:bool=False,   # latents and codes live on the unit sphere (LlamaGen, K x 8); implies cosine
-        init:str='uniform',  # 'uniform' in +-1/K (the paper), or 'kmeans' on the first training batch
+        init:str='uniform',  # 'uniform' in +-1/K (the paper; sphere: its directions) or 'kmeans' on the first batch
         seed:int=0):         # seeds the k-means start
         super().__init__()
         if init not in ('uniform','kmeans'): raise ValueError(f"init must be 'uniform' or 'kmeans', not {init!r}.")
@@ -85,7 +85,8 @@ class VQ(DataInit):
         check_range('beta', beta, 0)
         check_seed(seed)
         store_attr()
-        self.codebook = nn.Parameter(torch.empty(n_codes, dim).uniform_(-1/n_codes, 1/n_codes))
+        start = torch.empty(n_codes, dim).uniform_(-1/n_codes, 1/n_codes)
+        self.codebook = nn.Parameter(F.normalize(start, dim=1) if sphere else start)
 
     def init_codebook(self, x): # (N, D) latents of this rank
         if self.init!='kmeans': return
