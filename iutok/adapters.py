@@ -16,13 +16,13 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor,nn
 from .checks import check_choice,check_count
-from .data import load_images
+from .data import Batches,load_images
 from .evaluation import score_samples,score_tokenizer
 from .files import fingerprint
 from .metrics.features import get_extractor
 from .proposals import AR,NAR,RECIPES
 from .proposals.ar import ppl
-from .proposals.tokens import TokenBatches,tokens_of
+from .proposals.tokens import TokenBatches,fresh_codes,tokens_of
 from .quantizers import Quantized
 from .quantizers.base import Quantizer,check_idx
 from .settings import resolve
@@ -177,15 +177,22 @@ def suggest_generator(
     return cls(tok.n_codes, n_classes, length, **RECIPES[check_choice('size', size, names)][1])
 
 # %% ../nbs/90_adapters.ipynb #caaddcf5
-def _train(tok, train, p, folder): # -> AR in eval mode
-    ts = tokens_of(tok, train.plain, folder/'cache')
-    net = suggest_generator(tok, len(train.classes), 'ar', p.size)
+def _train(tok, train, p, folder): # -> AR in eval mode, trained as train_ar does
+    if p.transform=='none':
+        ts = tokens_of(tok, train.plain, folder/'cache')
+        batches,loss = TokenBatches(ts.tokens, ts.labels, p.batch_size, seed=p.seed),lambda ar,b: ar(b[0], b[1])
+    else:
+        batches = Batches(train.plain, p.image_size, p.batch_size, p.transform, p.seed)
+        loss = lambda ar,b: ar(fresh_codes(tok, b.u8), b.y)
+    order,ema = getattr(p, 'order', 'raster'),getattr(p, 'ema', None)
+    sizes = {k:v for k,(c,v) in RECIPES.items() if c is AR}
+    net = AR(tok.n_codes, len(train.classes), prod(tok.grid()), drop_label=p.drop_label, order=order,
+             **sizes[check_choice('size', p.size, sizes)])
     optimizer = torch.optim.AdamW(net.parameters(), betas=tuple(p.betas), eps=1e-6, weight_decay=p.weight_decay)
-    phase = Phase(Objective(net, lambda ar,b: ar(b[0], b[1])), optimizer,
-                  warmup_cosine(p.lr, p.steps, int(p.warmup*p.steps)))
-    batches = TokenBatches(ts.tokens, ts.labels, p.batch_size, seed=p.seed)
-    fit(dict(ar=phase), batches, p.steps, folder, seed=p.seed, precision=p.precision, clip=p.clip or None)
-    return net.eval()
+    rate = warmup_cosine(p.lr, p.steps, int(p.warmup*p.steps))
+    out = fit(dict(ar=Phase(Objective(net, loss), optimizer, rate)), batches, p.steps, folder, seed=p.seed,
+              precision=p.precision, clip=p.clip or None, ema=ema)
+    return (out['ema'].module if ema else net).eval()
 
 def table_row(
     tok:Tokenizer,        # any, also an adapted one
@@ -195,11 +202,13 @@ def table_row(
     **changes,            # parameters of train_ar other than the profile's, e.g. steps=50
 )->dict:                  # usage, rfd, probe_mean, ppl, gfd, ... and under `protocol` what they were measured by
     """The row of a tokenizer: its scores, those of an AR network trained on its codes, and of what that draws. Raises
-    ValueError for parameters that train_ar refuses, and without a pixel decoder."""
+    ValueError for parameters that train_ar refuses, for views and text_weights, and without a pixel decoder."""
     check_tokenizer(tok, pixels=True)
     if folder is None:
         with TemporaryDirectory() as d: return table_row(tok, data, profile, d, **changes)
     p = SimpleNamespace(**resolve('train_ar', dict(tokenizer='adapted', data=data, profile=profile) | changes))
+    for k in ('views', 'text_weights'):
+        if getattr(p, k, None): raise ValueError(f'{k} is for train_ar and a tokenizer in a folder; leave it None.')
     q = SimpleNamespace(**resolve('evaluate', dict(tokenizer='adapted', data=data, profile=profile, ars=[])))
     train,held = (load_images(data, s, root=p.data_root) for s in ('train', 'test'))
     if p.train_images: train = train.take(p.train_images)

@@ -124,17 +124,19 @@ def say_share(
     return f"{r['share']:.0%}" + (f" ({r['low']:.0%} to {r['high']:.0%})" if r['draws']>1 else '')
 
 def say_difference(r): # null against teacher, with its interval
+    if not math.isfinite(r['difference']): return 'no seed in common'
     if not math.isfinite(r['difference_low']): return f"{r['difference']:.3g}"
     return f"{r['difference']:.3g} ({r['difference_low']:.3g} to {r['difference_high']:.3g})"
 
 def pivot(
-    df,           # from `gains`
+    df,           # from `gains`, perhaps of several worlds, which a column `world` names
     say=say_share,# a row -> its cell
-):                # pandas DataFrame of strings, a row per teacher and null, a column per measure
+):                # pandas DataFrame of strings, a row per (world,) teacher and null, a column per measure
     "Shares or differences side by side."
     if not len(df): return df
     cells = df.assign(cell=[say(r) for _,r in df.iterrows()])
-    wide = cells.pivot(index=['tokenizer', 'null'], columns='measure', values='cell')
+    worlds = ['world'] if 'world' in df and df.world.nunique()>1 else []
+    wide = cells.pivot(index=[*worlds, 'tokenizer', 'null'], columns='measure', values='cell')
     return wide[[m for m in MEASURED if m in wide]].fillna('')
 
 def in_words(

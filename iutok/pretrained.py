@@ -7,7 +7,7 @@ __all__ = ['CARD', 'RECORDS', 'HUB_FILES', 'LICENCES', 'SCORES', 'MADE_FOR', 'sh
            'records_of', 'describe', 'card']
 
 # %% ../nbs/45_pretrained.ipynb #b32d05e6
-import re
+import json,re
 from copy import deepcopy
 from shutil import copyfile
 from pathlib import Path
@@ -19,6 +19,7 @@ from .files import asset,atomic,here,load_json,project_root,save_json
 from .teachers import teachers
 from .tokenizers import Tokenizer,check_tokenizer
 from .viz import in_cell
+from .weights import read_header
 
 # %% ../nbs/45_pretrained.ipynb #81048a0a
 CARD,RECORDS = 'README.md','records.json'
@@ -64,6 +65,8 @@ def slim_copy(
     parts = {n:deepcopy(getattr(tok, n)) for n in ('encoder', 'quantizer', 'decoder', 'post_encode', 'pre_decode')}
     return Tokenizer(**parts, image_size=tok.image_size, about=tok.about).half().eval()
 
+def _halved(tok): return any(t.dtype in (torch.float16, torch.bfloat16) for t in tok.state_dict().values())
+
 @patch(cls_method=True)
 def from_pretrained(cls:Tokenizer,
     name:str|Path,         # a folder, one of `shipped()`, or OWNER/NAME on the Hugging Face hub
@@ -73,7 +76,7 @@ def from_pretrained(cls:Tokenizer,
     "A tokenizer that is ready. Raises as `find_pretrained` and `Tokenizer.load` do."
     folder = find_pretrained(name, revision)
     tok = cls.load(folder, weights)
-    if any(t.dtype in (torch.float16, torch.bfloat16) for t in tok.state_dict().values()): tok = tok.float()
+    if _halved(tok): tok = tok.float()
     tok.source = str(folder)
     return tok
 
@@ -214,6 +217,11 @@ def card(
                         dtype=dtype, kept=' The records of the runs are in `records.json`.'*bool(records))
 
 # %% ../nbs/45_pretrained.ipynb #bb7a01c4
+def _predicts(network, codes): # whether a network's file says that it learned from the codes with this fingerprint
+    try: said = json.loads(read_header(network)[0]['proposal'])
+    except (KeyError, ValueError): return False # no file, or one of something else
+    return isinstance(said, dict) and said.get('tokenizer')==codes
+
 @patch
 def save_pretrained(self:Tokenizer,
     folder:str|Path,  # created if need be
@@ -221,16 +229,20 @@ def save_pretrained(self:Tokenizer,
     slim:bool=False,  # float16, without what only training needs
 )->Path:              # the folder
     """Write what `from_pretrained` reads, with the records of its runs and a card. An AR network joins it by
-    `net.save(folder, tok)`."""
+    `net.save(folder, tok)`; one beside the source comes along where it learned from the very codes that are written."""
     folder,source = Path(folder),Path(self.source or '')
     tok,network = slim_copy(self) if slim else self,folder/'proposal.safetensors'
-    tok.save(folder)
+    before = load_json(folder/'tokenizer.json') if (folder/'tokenizer.json').exists() else {}
+    another = tok.save(folder)!=before.get('hash')
     records = records_of(source) if self.source else []
-    if self.source and (source/network.name).exists() and not network.exists():
-        atomic(network, lambda p: copyfile(source/network.name, p))
     if records: save_json(folder/RECORDS, records)
+    elif another: (folder/RECORDS).unlink(missing_ok=True) # they were of what lay here
+    codes = (deepcopy(tok).float() if _halved(tok) else tok).fingerprint(encoding_only=True) # as of what is read back
+    if self.source and not _predicts(network, codes) and _predicts(source/network.name, codes):
+        atomic(network, lambda p: copyfile(source/network.name, p))
     kept = {str(t.dtype)[6:] for t in tok.state_dict().values() if t.is_floating_point()}
-    text = card(self, name or folder.name, records, network.exists(), ', '.join(sorted(kept)) or 'float32')
+    told = ', '.join(sorted(kept)) or 'float32'
+    text = card(self, name or folder.name, records, _predicts(network, codes), told)
     atomic(folder/CARD, lambda p: p.write_text(text))
     return folder
 

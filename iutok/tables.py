@@ -223,7 +223,7 @@ def tabulate(
     for col in columns.values(): check_networks(rows, col.read)
     values = {h:{n:[col.read(r) for r in rs] for n,rs in groups.items()} for h,col in columns.items()}
     forms = {h:col.form or digits([x for v in values[h].values() for x in v]) for h,col in columns.items()}
-    few = lambda h,v: v if columns[h].spread else v[:1]
+    few = lambda h,v: v if columns[h].spread else [x for x in v if x is not None][:1]
     said = {h:{n:cell(few(h, v), forms[h]) for n,v in values[h].items()} for h in columns}
     said = pd.DataFrame(said, index=list(groups))
     numbers = pd.DataFrame({'row':list(groups), 'seeds':[len(rs) for rs in groups.values()]})

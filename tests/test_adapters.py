@@ -20,6 +20,32 @@ def test_two_functions_give_the_same_row(ours, capsys):
     for k in ('rfd', 'psnr', 'probe_mean', 'ppl', 'gfd', 'code_class_bits'):
         assert a[k]==pytest.approx(b[k], rel=1e-4), k
 
+def test_the_network_of_a_row_is_told_what_train_ar_is(ours, tmp_path, monkeypatch):
+    from types import SimpleNamespace
+    from iutok import adapters
+    from iutok.proposals.tokens import TokenBatches
+    from iutok.settings import resolve
+    seen = []
+    def fit(phases, batches, *args, ema=None, **kw):
+        seen[:] = phases['ar'].module,batches,ema
+        return dict(ema=SimpleNamespace(module=phases['ar'].module.module))
+    monkeypatch.setattr(adapters, 'fit', fit)
+    train = load_images('fashion', 'test').take(16)
+    def net(**changes):
+        told = resolve('train_ar', dict(tokenizer='x', data='fashion', profile='smoke', batch_size=4) | changes)
+        return adapters._train(ours, train, SimpleNamespace(**told), tmp_path)
+    assert (net().order, net().drop_label, seen[2])==('raster', .1, None)
+    assert isinstance(seen[1], TokenBatches) # of stored codes
+    other = net(order='spiral', drop_label=0., ema=.9)
+    assert (other.order, other.null, seen[2])==('spiral', None, .9)
+    net(transform='strong')
+    b,asked = seen[1][0],[]
+    seen[0].module.forward = lambda ids,y: asked.append(ids)
+    seen[0]._loss(seen[0].module, b)
+    assert torch.equal(asked[0], ours.encode(b.u8).flatten(1)) and seen[1].transform=='strong'
+    for k,v in dict(views='flip', text_weights='gpt2-medium').items():
+        with pytest.raises(ValueError, match=f'{k} is for train_ar'): table_row(ours, **{k:v})
+
 def test_it_is_known_by_what_it_does(ours):
     tok = behind(ours)
     other = Adapted(tok._encode, lambda ids: -tok._decode(ids), tok.n_codes, tok.image_size, name='behind')

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest, torch, torch.distributed as dist, torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
-from iutok.proposals.ar import AR, AR_SIZES, attend, ppl, spiral
+from iutok.proposals.ar import AR, AR_SIZES, attend, chunked_cross_entropy, ppl, spiral
 from iutok.proposals.published import load_hf
 from ranks import finish, start_two
 
@@ -416,3 +416,10 @@ def test_sharded_over_two_processes_it_steps_and_saves_as_one_does(tmp_path):
     AR(**ar.config()).load_state_dict(load_file(tmp_path/'ar.safetensors'))
 
 if __name__=='__main__': worker(Path(sys.argv[1]))
+
+def test_a_loss_that_nobody_learns_from_makes_no_gradients(monkeypatch):
+    x,w,target = torch.randn(20, 4),torch.nn.Parameter(torch.randn(7, 4)),torch.arange(20)%7
+    learned = chunked_cross_entropy(x, w, target, 6)
+    monkeypatch.setattr(torch.Tensor, 'addmm_', None) # what sums the matrix's gradient
+    with torch.no_grad(): assert chunked_cross_entropy(x, w, target, 6)==learned.detach()
+    with pytest.raises(TypeError): chunked_cross_entropy(x, w, target, 6)

@@ -1,15 +1,17 @@
 "The paper's tables: what is published and nothing else, what is missing, and how much of a gain a null leaves."
 import copy, math, re, shlex
 from pathlib import Path
-import numpy as np, pytest
+from types import SimpleNamespace
+import numpy as np, pandas as pd, pytest
 from iutok.analysis import cell,check_frozen
 from iutok.files import load_json
 from iutok.nulls import at_bits,at_equal_bits,gain_left,gain_over_seeds,gains,in_words,on_equal_bits,paired_interval
-from iutok.nulls import pivot,rates,usual_size
+from iutok.nulls import pivot,rates,say_difference,usual_size
 from iutok.provenance import protocol_of
 from iutok.settings import RECIPES,TABLES,parse_words,resolve,run_folder
 from iutok.tables import COLUMNS,EMPTY,NOT_RUN,OTHER,PUBLISHED,SHAPES,beside,blocks,by_label,commands,committed
-from iutok.tables import Column,check_networks,looks,notes,of_network,published,some,tabulate,digits,world_of_record
+from iutok.tables import Column,check_networks,looks,metric,notes,of_network,published,some,tabulate
+from iutok.tables import digits,world_of_record
 
 ROOT = Path(__file__).parents[1]
 PAGES = ('table1_tokenizers', *TABLES)
@@ -98,6 +100,36 @@ def test_seeds_of_two_networks_have_no_mean():
     with pytest.raises(ValueError, match=says): check_networks(rows, of_network('ar', 'gfd'))
     apart = {s:Column(of_network('ar', 'gfd', s), 'gfd', 'low') for s in ('small', 'large')} | some('rFD')
     assert list(tabulate(by_label(rows), apart).said)==['small', 'large', 'rFD']
+
+@pytest.mark.parametrize('size', ['large', 'small'])
+def test_the_page_of_strong_augmentation_says_which_network_it_was(size):
+    import iutok.tables
+    page = load_json(ROOT/'nbs'/'table5_xl_and_strong_aug.ipynb')
+    cell, = (s for c in page['cells'] if 'augmented = [b for' in (s := ''.join(c['source'])))
+    strong = both_sizes()
+    for r in strong: r['generations'] = [g for g in r['generations'] if g['size']==size]
+    worlds = dict(fashion=both_sizes())
+    ns = vars(iutok.tables) | dict(worlds=worlds, plain=worlds, strong=dict(fashion=strong, emoji=[]),
+                                   run=SimpleNamespace(notebook='table5_xl_and_strong_aug'))
+    exec(cell, ns)
+    plain,augmented = ns['ours'][0],ns['augmented'][0]
+    assert list(augmented.said)==(['larger: gFD', 'larger: IS'] if size=='large' else ['gFD', 'IS'])
+    for h in augmented.said: assert augmented.said[h].equals(plain.said[h]) # the same numbers under the same heading
+
+def test_the_same_pair_of_two_worlds_has_two_rows():
+    one = gains(EMOJI)
+    both = pivot(pd.concat([one.assign(world=w) for w in ('emoji', 'fashion')]))
+    alone = pivot(one.assign(world='emoji'))
+    assert alone.equals(pivot(one)) and len(both)==2*len(alone)>0
+    for w in ('emoji', 'fashion'): assert both.loc[w].equals(alone)
+
+def test_what_seeds_share_is_shown_once_and_what_they_do_not_is_said():
+    rows = [r for r in copy.deepcopy(MINI) if r['run'].startswith('vqgan')]
+    rows[0]['metrics']['million'] = None
+    rows[1]['metrics']['million'] = 3.
+    b = tabulate(by_label(rows), dict(million=Column(metric('million'), 'million', form='{:.1f}', spread=False)))
+    assert b.said.million.tolist()==['3.0']
+    assert say_difference(dict(difference=math.nan, difference_low=math.nan))=='no seed in common'
 
 def test_a_mean_of_fewer_seeds_than_the_row_has_says_so():
     assert cell([1., None, 3.], '{:.1f}')=='2.0 ±\u00a01.0 (2 of 3 seeds)'

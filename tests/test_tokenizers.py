@@ -236,6 +236,27 @@ def test_what_is_saved_slim_comes_back_with_nearly_the_same_ids(tok, u8, tmp_pat
     again.save_pretrained(tmp_path/'b')
     assert Tokenizer.from_pretrained(tmp_path/'b').fingerprint()==again.fingerprint()
 
+def test_only_what_belongs_to_a_tokenizer_lies_beside_it(u8, tmp_path):
+    from iutok.proposals import load_proposal
+    shipped = Tokenizer.from_pretrained('quick/fsq')
+    def card(): return (tmp_path/'README.md').read_text()
+    shipped.save_pretrained(tmp_path)
+    load_proposal(tmp_path, Tokenizer.from_pretrained(tmp_path))
+    assert 'load_proposal' in card() and (tmp_path/'records.json').exists()
+    again = Tokenizer.load(tmp_path) # the same one, of which nobody knows where it came from
+    again.save_pretrained(tmp_path)
+    assert 'load_proposal' in card() and (tmp_path/'records.json').exists()
+    conv_tokenizer(RUN, FSQ([4, 3, 2]), convs=2).save_pretrained(tmp_path)
+    now = Tokenizer.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match='another tokenizer'): load_proposal(tmp_path, now)
+    assert 'load_proposal' not in card() and not (tmp_path/'records.json').exists()
+    shipped.save_pretrained(tmp_path)
+    load_proposal(tmp_path, Tokenizer.from_pretrained(tmp_path))
+    with torch.no_grad(): shipped.encoder.conv_in.weight *= 1.0001
+    shipped.save_pretrained(tmp_path/'tuned') # other codes: the network would refuse them
+    assert not (tmp_path/'tuned'/'proposal.safetensors').exists()
+    assert 'load_proposal' not in (tmp_path/'tuned'/'README.md').read_text()
+
 @pytest.mark.parametrize('name, why', [('mini/unknown', 'no tokenizer of this package'), ('nowhere', 'is no folder'),
                                        ('', 'is no folder'), ('emoji-mini/x', 'scripts/reproduce makes others'),
                                        ('some/one', 'the Hugging Face hub does not give it')])

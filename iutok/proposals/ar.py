@@ -327,6 +327,7 @@ def chunked_cross_entropy(
     rows:int,      # features at a time
 )->Tensor:         # () mean over the N rows, nats
     "Cross-entropy of `F.linear(x, weight)` and its gradients, holding the logits of `rows` features at a time."
+    if not torch.is_grad_enabled(): x,weight = x.detach(),weight.detach() # or both gradients would be made for nobody
     return _ChunkedLoss.apply(x, weight, target, rows)
 
 # %% ../../nbs/51_proposals.ar.ipynb #5f20c116
