@@ -22,8 +22,8 @@ def _told(done, total, what): # progress, on a line that is written over; only t
 
 def _check_folder(path): # before anything is made
     there = next(d for d in (here(path), *here(path).parents) if d.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ValueError(f'{path}: {there} is no folder that can be written to; name another place.')
+    if not there.is_dir(): raise ValueError(f'{_shown(there)} is a file; name a folder.')
+    if not os.access(there, os.W_OK): raise ValueError(f'{_shown(there)} cannot be written to; name another place.')
 
 def _check_file(path): # likewise
     p = here(path)

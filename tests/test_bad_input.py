@@ -471,7 +471,7 @@ SAYS |= {
     ('footprint', 'code'):r'\bcode\b|ids run',
     ('ids_that_differ', 'u8'):'picture|float batch', ('some', 'heading'):'every heading', ('save_json', 'obj'):'JSON',
     ('coco_sentences', 'root'):'^coco wants', ('list_coco', 'root'):'^coco wants', ('CocoSet', 'root'):'^coco wants',
-    ('tokenize', 'out'):'is no folder', ('evaluate', 'out'):'folder', ('encode', 'out'):'folder',
+    ('tokenize', 'out'):'is a file', ('evaluate', 'out'):'folder', ('encode', 'out'):'folder',
     ('tokenize', 'tokenizer'):'tokenizer|none', ('evaluate', 'tokenizer'):'tokenizer|none',
     ('mini_teacher', 'name'):'^teacher', ('shipped_file', 'name'):'^teacher',
     ('distil_phase', 'tok'):'^tok must|feature_decoder', ('braces', 'text'):'brace',
