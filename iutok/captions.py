@@ -60,7 +60,7 @@ def sentence(
     if not isinstance(name, str) or not name: raise ValueError(f'name must be text, and not empty, got {name!r}.')
     try: return template.format(name, a=f"{'an' if name[0] in 'aeiou' else 'a'} {name}")
     except (KeyError, IndexError, ValueError, AttributeError):
-        raise ValueError(f'template must be text with {{}} or {{a}} in it, no other braces, got {template!r}.') from None
+        raise ValueError(f'template must be text with {{}} or {{a}} and no other braces, got {template!r}.') from None
 
 # %% ../nbs/14_captions.ipynb #2c19075c
 class Words:
