@@ -26,7 +26,7 @@ from .proposals.tokens import TokenBatches,fresh_codes,tokens_of
 from .quantizers import Quantized
 from .quantizers.base import Quantizer,check_idx
 from .settings import resolve
-from .tokenizers import Tokenizer
+from .tokenizers import Tokenizer,check_tokenizer
 from .training import Objective,Phase,fit,warmup_cosine
 
 # %% ../nbs/90_adapters.ipynb #a013ab8b
@@ -166,7 +166,7 @@ def suggest_generator(
     size:str=None,     # a name in `proposals.RECIPES` of that kind; None: by pixels and length
 )->AR|NAR:             # with fresh weights, in training mode
     "A proposal network that fits a tokenizer. Raises ValueError for an unknown kind, or a size of another kind."
-    if not isinstance(tok, Tokenizer): raise TypeError(f'tok must be a Tokenizer, not {type(tok).__name__}.')
+    check_tokenizer(tok)
     check_choice('kind', kind, ('ar', 'nar'))
     check_count('n_classes', n_classes)
     cls = dict(ar=AR, nar=NAR)[kind]
@@ -203,6 +203,7 @@ def table_row(
 )->dict:                  # usage, rfd, probe_mean, ppl, gfd, ... and under `protocol` what they were measured by
     """The row of a tokenizer: its scores, those of an AR network trained on its codes, and of what that draws. Raises
     ValueError for parameters that train_ar refuses, for views and text_weights, and without a pixel decoder."""
+    check_tokenizer(tok, pixels=True)
     if folder is None:
         with TemporaryDirectory() as d: return table_row(tok, data, profile, d, **changes)
     p = SimpleNamespace(**resolve('train_ar', dict(tokenizer='adapted', data=data, profile=profile) | changes))

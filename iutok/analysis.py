@@ -12,7 +12,7 @@ __all__ = ['NAMES', 'CODES', 'SAMPLED', 'MEASURES', 'MORE_CODES', 'MORE_MEASURES
 import html,math,re
 from pathlib import Path
 import numpy as np
-from .checks import check_count,check_range,check_seed
+from .checks import check_choice,check_count,check_range,check_seed
 from .files import atomic
 from .viz import img_tag
 
@@ -309,6 +309,8 @@ def plot_tokenizers(
     log:tuple[str,...]=(),       # columns on logarithmic axes
 ):                               # matplotlib Figure
     "Every tokenizer of a table as a point; bars are half the range over seeds."
+    if not pairs: raise ValueError('pairs must be a list of two columns each, at least one pair.')
+    for c in (c for pair in pairs for c in pair): check_choice('every column of pairs', c, df)
     import seaborn as sns
     import matplotlib.pyplot as plt
     fig,axs = plt.subplots(1, len(pairs), figsize=(4.2*len(pairs)+1.3, 3.6), squeeze=False, layout='constrained')
@@ -357,6 +359,7 @@ def over_seeds(
     lines:dict[str,tuple],   # heading -> (metric, format), e.g. {'PSNR, dB ↑':('psnr', '{:.2f}')}
 ):                           # pandas DataFrame of strings, a row per variant
     "Mean of every variant, with half the distance between its extremes where there are several seeds."
+    for k,_ in lines.values(): check_choice('every metric of lines', k, df)
     import pandas as pd
     by = df.groupby('variant', sort=False)
     seeds = dict(seeds={v:str(len(g)) for v,g in by})
@@ -386,6 +389,9 @@ def report(
             if isinstance(pic, (str, Path)): pic = Image.open(pic)
             drawn = img_tag(pic, caption)
             return f'<figure>{drawn}<figcaption>{html.escape(caption)}</figcaption></figure>'
+        if not hasattr(p, 'to_html'):
+            raise TypeError('sections: a part is text, a table or (caption, picture), '
+                            f'not {type(p).__name__}.')
         return p.to_html(border=0)
     body = ''.join(f'<h2>{html.escape(h)}</h2>{"".join(part(p) for p in parts)}' for h,parts in sections)
     head = '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'

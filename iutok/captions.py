@@ -14,7 +14,7 @@ import numpy as np, torch
 from torch import Tensor,nn
 from .checks import check_count,check_counts
 from .files import cached,fingerprint
-from .pixels import check_u8
+from .pixels import check_tensor,check_u8
 
 # %% ../nbs/14_captions.ipynb #f529c598
 TONES = ('dark', 'grey', 'bright') # words for brightness, by tercile
@@ -36,7 +36,7 @@ def tone_cuts(
     n:int=3000,   # how many images to look at
 )->list[float]:   # two levels, 0 to 255
     "The terciles of brightness in a data set."
-    some = images.take(min(n, len(images)))
+    some = images.take(min(check_count('n', n), len(images)))
     b = brightness(some.batch(np.arange(len(some)), size))
     return b.quantile(torch.tensor([1/3, 2/3])).tolist()
 
@@ -49,14 +49,18 @@ def class_names(
     label:str, # a class as the data set calls it, e.g. 'T-shirt/top' or 'ankle_boot'
 )->list[str]:  # its names in words
     "The names of a class: parts around a slash are synonyms, underscores are blanks."
-    return [n.strip().replace('_', ' ').lower() for n in label.split('/')]
+    return [n.strip().replace('_', ' ').lower() for n in label.split('/')
+            if n.replace('_', ' ').strip()] or [label]
 
 def sentence(
     template:str, # with {} for the name, or {a} for the name after its article
     name:str,     # what is shown
 )->str:
     "A template with the name filled in."
-    return template.format(name, a=f"{'an' if name[0] in 'aeiou' else 'a'} {name}")
+    if not isinstance(name, str) or not name: raise ValueError(f'name must be text, and not empty, got {name!r}.')
+    try: return template.format(name, a=f"{'an' if name[0] in 'aeiou' else 'a'} {name}")
+    except (KeyError, IndexError, ValueError, AttributeError):
+        raise ValueError(f'template must be text with {{}} or {{a}} and no other braces, got {template!r}.') from None
 
 # %% ../nbs/14_captions.ipynb #2c19075c
 class Words:
@@ -92,8 +96,8 @@ class Captions:
         classes:list[str],  # class names; labels index this list
         cuts:list[float],   # levels of brightness between the tones, see tone_cuts
         length:int=16):     # L, tokens per sentence
-        if isinstance(classes, str) or not classes:
-            raise ValueError(f'classes must be a list of names, got {classes!r}.')
+        if isinstance(classes, str) or not classes or not all(isinstance(c, str) and c for c in classes):
+            raise ValueError(f'classes must be a list of names, got {classes!r:.60}.')
         self.classes,self.cuts = list(classes),torch.tensor(cuts)
         self.names = [class_names(c) for c in classes]
         self.phrases = [[[n]+[f'{t} {n}' for t in TONES] for n in names] for names in self.names]
@@ -199,7 +203,10 @@ def sentence_vectors(
     folder:str|Path=None, # where the vectors are kept; None: nowhere
     batch_size:int=256,   # sentences of like length that are read at once
 )->Tensor:                # (N, D) float32
-    "What a frozen tower makes of sentences."
+    "What a frozen tower makes of sentences. Raises ValueError where there are none, or one bare string."
+    if isinstance(sentences, str) or not len(sentences):
+        raise ValueError(f'sentences must be a list of text, at least one, got {sentences!r:.60}.')
+    check_count('batch_size', batch_size)
     def read():
         order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
         parts = [order[i:i+batch_size] for i in range(0, len(order), batch_size)]
@@ -218,6 +225,8 @@ class SentenceTable(nn.Module):
         vectors:Tensor, # (N, D) of a frozen text tower
         dim:int=64):    # E, of the joint space
         super().__init__()
+        check_tensor('vectors', vectors, 2)
+        check_count('dim', dim)
         self.register_buffer('vectors', vectors, persistent=False)
         self.project = nn.Linear(vectors.shape[1], dim, bias=False)
     def forward(self, tokens): return self.project(self.vectors[tokens[:,0]])

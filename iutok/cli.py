@@ -10,6 +10,7 @@ __all__ = ['TOKENIZER', 'CLONE', 'COMMANDS', 'encode', 'decode', 'tokenize', 'sa
 import json,os,subprocess,sys
 from pathlib import Path
 from fastcore.script import anno_parser
+from .checks import check_choice
 from .files import atomic,here,project_root,save_json
 from .pretrained import shipped
 
@@ -19,10 +20,20 @@ TOKENIZER = 'quick/vqkd-effnet'
 def _told(done, total, what): # progress, on a line that is written over; only to a person
     if sys.stderr.isatty(): print(f'\r{what} {done}/{total}', end='\n' if done==total else '', file=sys.stderr)
 
-def _check_picture(path): # before anything is made
-    from PIL import Image
+def _check_folder(path): # before anything is made
+    there = next(d for d in (here(path), *here(path).parents) if d.exists())
+    if not there.is_dir(): raise ValueError(f'{_shown(there)} is a file; name a folder.')
+    if not os.access(there, os.W_OK): raise ValueError(f'{_shown(there)} cannot be written to; name another place.')
+
+def _check_file(path): # likewise
     p = here(path)
     if p.is_dir(): raise ValueError(f'{path} is a folder; name a file in it.')
+    _check_folder(p.parent)
+
+def _check_picture(path): # likewise
+    from PIL import Image
+    _check_file(path)
+    p = here(path)
     if p.suffix and p.suffix.lower() not in Image.registered_extensions():
         raise ValueError(f'{path} does not end as a picture does; name it, say, {p.stem}.png.')
 
@@ -57,6 +68,7 @@ def encode(
     "Turn pictures into codes."
     from safetensors.torch import save_file
     from iutok.pretrained import Tokenizer
+    _check_file(out)
     if picture: _check_picture(picture)
     tok = Tokenizer.from_pretrained(tokenizer)
     images = _listed(images)
@@ -120,6 +132,7 @@ def tokenize(
     from iutok.data import load_images
     from iutok.pretrained import Tokenizer
     from iutok.proposals.tokens import shards_of
+    _check_folder(out)
     tok = Tokenizer.from_pretrained(tokenizer)
     images = load_images(data, split, root=root)
     total,plain = len(images),tok.encode
@@ -196,6 +209,7 @@ def evaluate(
     from iutok.pretrained import Tokenizer
     from iutok.proposals import AR,load_proposal
     from iutok.proposals.ar import ppl
+    _check_file(out)
     tok = Tokenizer.from_pretrained(tokenizer)
     sets = dict(train=check_count('train', train), test=check_count('held', held))
     sets = {s:load_images(data, s, root=root).take(n) for s,n in sets.items()}
@@ -241,7 +255,7 @@ def in_clone(
     args:list,   # handed on as they are; the first of train may leave out train_
 )->int:          # the script's exit code
     "Run a script of the clone one stands in. Raises ValueError where there is none."
-    script = project_root()/'scripts'/CLONE[command]
+    script = project_root()/'scripts'/CLONE[check_choice('command', command, CLONE)]
     if not script.exists():
         raise ValueError(f'iutok {command} runs the notebooks of a clone, and this is none: git clone the repository, '
                          'and call it from there.')
@@ -272,7 +286,7 @@ def parser(
     command:str, # a name in COMMANDS
 ):
     "The command's options, read off its signature. Errors are ValueErrors."
-    p = anno_parser(COMMANDS[command], prog=f'iutok {command}')
+    p = anno_parser(COMMANDS[check_choice('command', command, COMMANDS)], prog=f'iutok {command}')
     p.allow_abbrev = False
     for a in p._actions:
         if a.dest=='images': a.nargs = _MANY[command]

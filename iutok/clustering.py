@@ -10,11 +10,12 @@ from collections.abc import Callable,Iterator
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor,nn
-from .checks import check_count,check_seed
+from .checks import check_betas,check_count,check_counts,check_seed
 from .files import cached
 from .data import ImageSet,sequential
 from .quantizers import Fixed,OnlineCluster
-from .tokenizers import TeacherEncoder,Tokenizer
+from .pixels import named_transform
+from .tokenizers import LARGEST_IMAGE,TeacherEncoder,Tokenizer
 from .training import Phase,constant
 
 # %% ../nbs/38_clustering.ipynb #4d20aaf1
@@ -30,6 +31,10 @@ class FeatureMaps:
         rank:int=0,           # this process, which takes its share of the images
         world:int=1,          # number of processes
         device='cpu'):        # where the teacher works
+        check_counts(size=size, batch_size=batch_size, world=world)
+        check_count('rank', rank, 0, world-1)
+        check_seed(seed)
+        named_transform(transform)
         mine = images.subset(np.arange(rank, len(images), world)) if world>1 else images
         self.teacher,self.images,self.read,self.device = teacher,mine,(size,batch_size,transform,seed),device
     def __len__(self): return len(self.images)
@@ -47,7 +52,7 @@ class Pieces:
     def __init__(self,
         features,        # .npy file of rows (N, C), or feature maps as in `sample_vectors`
         size:int=65536): # rows per piece of a file
-        self.features,self.size = features,size
+        self.features,self.size = features,check_count('size', size)
         if isinstance(features, Path): np.load(features, mmap_mode='r') # a damaged one raises here
     def __iter__(self)->Iterator[Tensor]:
         if not isinstance(self.features, Path): yield from (_rows(t).float() for t in _maps(self.features)); return
@@ -99,6 +104,7 @@ def cluster_teacher(
     **kw,                   # init, empty, batch, progress, history, device of `kmeans`
 )->Tokenizer:               # without a pixel decoder
     "k-means on teacher features as a tokenizer (Cluster). Raises ValueError when there are fewer vectors than codes."
+    check_count('image_size', image_size, 1, LARGEST_IMAGE) # before what takes long
     codes = Fixed.fit(vectors, n_codes, cosine=cosine, iters=iters, seed=seed, **kw)
     return Tokenizer(encoder, codes, image_size=image_size)
 
@@ -121,8 +127,9 @@ def online_phase(
     betas:tuple=(.5, .9),    # of Adam
 )->Phase:
     "The official Cluster training; the defaults are the paper's."
-    adam = torch.optim.Adam(quantizer.parameters(), lr=lr, betas=tuple(betas))
-    return Phase(Online(quantizer, features), adam, constant(lr))
+    rate = constant(lr)
+    adam = torch.optim.Adam(quantizer.parameters(), lr=lr, betas=check_betas(betas))
+    return Phase(Online(quantizer, features), adam, rate)
 
 # %% ../nbs/38_clustering.ipynb #45d1dabd
 def frozen_codes(

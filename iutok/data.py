@@ -22,7 +22,7 @@ from .images import FolderSet,ImageSet,cache_dir,open_rgb,shown
 from .pixels import N_UNIFORM,crop_boxes,named_transform,resize_boxes
 from .splits import COLLECTIONS,FACES,ROLES,PICTURES,annotated,by_hash,file_bytes,held_places,ilsvrc_order
 from .splits import list_collection,list_faces,list_imagenet,members
-from .checks import check_count,check_integers,check_seed
+from .checks import check_choice,check_count,check_integers,check_seed
 
 # %% ../nbs/07_data.ipynb #3dc20ec7
 class MemorySet(ImageSet):
@@ -99,7 +99,7 @@ def coco_sentences(
     split:str,  # 'train' or 'test'
 )->dict:        # file relative to root: its sentences, in the order of their ids; files in the order of theirs
     "The captions of COCO 2014. A ValueError names a file that is missing or is none of COCO's."
-    folder = COCO_SPLITS[split]
+    folder = COCO_SPLITS[check_choice('split', split, COCO_SPLITS)]
     path = Path(root)/'annotations'/f'captions_{folder}.json'
     if not path.is_file():
         raise ValueError(f'coco wants {path}; unpack annotations_trainval2014.zip beside the pictures')
@@ -121,7 +121,7 @@ def list_coco(
     files,        # that the annotations name, relative to root
 )->list:          # (file relative to root, class, split), all of one class
     "The pictures of a split; a ValueError says how many are missing, and names the first."
-    folder = Path(root)/COCO_SPLITS[split]
+    folder = Path(root)/COCO_SPLITS[check_choice('split', split, COCO_SPLITS)]
     if not folder.is_dir(): raise ValueError(f'coco wants the pictures in {folder}; unpack {folder.name}.zip')
     here = set(os.listdir(folder))
     gone = [f for f in files if f.partition('/')[2] not in here]

@@ -10,12 +10,12 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor,nn
-from .checks import check_counts
+from .checks import check_betas,check_count,check_counts,check_range
 from .losses.recon import cosine_loss
 from .nets.vit import ViT
 from .pixels import to_float
 from .quantizers import NormEMA,Quantized
-from .tokenizers import Tokenizer
+from .tokenizers import Tokenizer,check_tokenizer
 from .training import Phase,decay_groups,warmup_cosine
 
 # %% ../nbs/37_distillation.ipynb #9d5236e9
@@ -87,6 +87,10 @@ def distil_phase(
     warm:float=0.,           # share of the steps that goes around the quantizer
 )->Phase:
     "VQ-KD's objective with its optimiser; the defaults are the paper's."
+    check_tokenizer(tok)
+    check_count('steps', steps)
+    check_range('lr', lr, 0)
+    for name,v in dict(lr_final=lr_final, warmup=warmup, warm=warm).items(): check_range(name, v, 0, 1)
     rate = warmup_cosine(lr, steps, int(warmup*steps), final=lr*lr_final, first=lr*1e-8)
-    adamw = torch.optim.AdamW(decay_groups(tok, weight_decay), betas=tuple(betas))
+    adamw = torch.optim.AdamW(decay_groups(tok, weight_decay), betas=check_betas(betas))
     return Phase(Distil(tok, features, int(warm*steps)), adamw, rate)

@@ -15,7 +15,7 @@ from .evaluation import bits_per_image,mutual_information
 from .metrics.pixels import psnr
 from .pixels import as_batch,to_uint8
 from .quantizers.health import codebook_health,counts,diagnose,entropy
-from .tokenizers import Tokenizer
+from .tokenizers import Tokenizer,check_tokenizer
 
 # %% ../nbs/86_doctor.ipynb #0c4de5e6
 class Finding(NamedTuple):
@@ -170,7 +170,7 @@ def doctor(
 )->list[Finding]:       # in the order of ids, classes, pixels
     """Look a tokenizer over: what its codes are, say and give back, and what usually causes it.
     Raises as `Tokenizer.encode` does, and ValueError for labels that do not fit."""
-    if not isinstance(tok, Tokenizer): raise TypeError(f'tok must be a Tokenizer, not {type(tok).__name__}.')
+    check_tokenizer(tok)
     x = as_batch(images, tok.image_size)
     ids = tok.encode(x/2+.5)
     codebook = tok.quantizer.codebook.detach().cpu()

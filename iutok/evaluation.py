@@ -28,7 +28,7 @@ from .proposals import AR,NAR
 from .proposals.tokens import TokenSet,tokens_of
 from .quantizers import codebook_entropy,codebook_perplexity,usage
 from .quantizers.health import entropy
-from .tokenizers import TeacherEncoder,Tokenizer
+from .tokenizers import TeacherEncoder,Tokenizer,check_tokenizer
 
 # %% ../nbs/74_evaluation.ipynb #cc296a9a
 def decode_u8(
@@ -55,6 +55,7 @@ def count_parameters(
     tok:Tokenizer, # any
 )->int:            # parameters that turn an image into codes and codes into an image
     "Parameters of encoder (a teacher's included), codebook and pixel decoder; VQ-KD's feature decoder is not counted."
+    check_tokenizer(tok)
     teacher = tok.encoder.teacher if isinstance(tok.encoder, TeacherEncoder) else None
     learned = any(True for _ in tok.quantizer.parameters())
     kept = sum(b.numel() for n,b in tok.quantizer.named_buffers() if n=='codebook')
@@ -127,7 +128,9 @@ def features_by(
 )->list[Features]:# one for each
     "What several extractors make of the same images, which pass by once."
     judges = [j for j in judges if j]
+    if not judges: raise ValueError('judges: there is none; name at least one extractor.')
     parts = list(zip(*[[j(b) for j in judges] for b in batches]))
+    if not parts: raise ValueError('batches: there are no images.')
     def whole(fs):
         logits = None if fs[0].logits is None else torch.cat([f.logits for f in fs])
         return Features(torch.cat([f.f for f in fs]), logits, fs[0].made_by)
@@ -159,6 +162,7 @@ def score_tokenizer(
 )->tuple[dict,dict]:     # metrics, protocol; that of the second under `judge`
     "Everything that needs no proposal network, from usage to parameters. Raises ValueError without a pixel decoder."
     check_seed(seed)
+    check_tokenizer(tok, pixels=True)
     ts,tv = (tokens_of(tok, s, cache) for s in (train, held))
     pairs = {k:[] for k in PIXEL_SCORES} | ({perceptual.kind:[]} if perceptual else {}) # of images and reconstructions
     if perceptual: perceptual.to(tok.device)
@@ -258,6 +262,7 @@ def ids_that_differ(
     u8:Tensor,     # (B, 3, S, S) uint8 images
 )->float:          # in [0, 1]
     "Share of the code ids that bfloat16 arithmetic changes."
+    check_tokenizer(tok)
     def ids(word):
         encoder = tok.encoder
         if isinstance(encoder, TeacherEncoder): encoder = TeacherEncoder(**encoder.config() | dict(fast=word))
@@ -312,6 +317,9 @@ def choose_scale(
     **sampling,          # more of `net.sample`
 )->tuple[Choice,dict,dict]: # the choice; metrics and protocol of the test
     "Choose a guidance scale on training images, then score it on the held-out ones. Raises as `score_samples` does."
+    if not len(scales): raise ValueError('scales must be a list of guidance scales, at least one.')
+    for s in scales: check_range('every one of scales', s)
+    check_seed(seed)
     validation,kept = train.plain.take(min(len(train.plain), len(held))),{}
     def score(reference, seed, scale):
         return score_samples(tok, net, reference, extractor, cache, n, seed, scale=scale, **sampling)

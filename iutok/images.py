@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 from PIL import Image
 from torch import Tensor
-from .checks import check_count
+from .checks import check_count,check_range
 from .files import load_json,local_rank,save_json,stamp
 from .pixels import N_UNIFORM,decode,named_transform,picture_pixels,quick_square,square
 from .splits import composed,file_bytes,file_stamp,list_folder
@@ -204,6 +204,7 @@ class FolderSet(ImageSet):
         told=None,         # (folder, files) -> captions, files that are no images; None: read_captions
     )->'FolderSet':
         "List and check a folder; prints one line per skipped file. A ValueError says why a folder is refused."
+        check_range('max_bad', max_bad, 0, 1)
         root = Path(path).expanduser().resolve()
         if not root.is_dir():
             raise ValueError(f'{path} is not a folder; folder:PATH wants PATH/CLASS/* or PATH/{{train,val}}/CLASS/*')

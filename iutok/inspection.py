@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 from PIL import Image
-from .checks import check_count
+from .checks import check_count,check_counts
 from .data import load_images
 from .images import FolderSet,shown
 from .splits import PICTURES,_folders,_splits,composed
@@ -146,6 +146,7 @@ class Look:
         size:int=48,    # pixels
     )->Image.Image:
         "A row per class of the training images; None where there are none."
+        check_counts(classes=classes, each=each, size=size)
         s = self.sets.get('train') or self.sets.get('test')
         if s is None: return None
         shown = np.unique(np.linspace(0, len(s.classes)-1, min(classes, len(s.classes))).astype(int))

@@ -94,8 +94,9 @@ def map_numbers(
     k:int=10, # nearest patches
 )->dict[str,float]: # in [0, 1]
     "How far codes and neighbourhoods belong to classes, each beside what chance gives."
+    check_count('k', k)
     d = torch.cdist(m.latents, m.latents).fill_diagonal_(torch.inf)
-    near = d.topk(min(check_count('k', k), len(d)-1), largest=False).indices
+    near = d.topk(min(k, len(d)-1), largest=False).indices
     p = m.labels.bincount().double()/len(m.labels)
     return dict(purity=purity(m.ids, m.labels), purity_by_chance=purity_by_chance(m.ids, m.labels),
                 neighbours=float((m.labels[near]==m.labels[:,None]).double().mean()),
@@ -110,8 +111,10 @@ def draw_map(
     ax=None,     # matplotlib axes; None makes a figure
 ):               # the axes
     "Patches as dots in the colour of their class, codes as diamonds in the colour of the class that chose them most."
-    ax = ax or plt.subplots(figsize=(4, 4))[1]
     present = m.labels.unique().tolist()
+    if isinstance(names, str) or len(names)<=max(present):
+        raise ValueError(f'names must be a list of at least {max(present)+1}, one for each class, got {names!r:.60}.')
+    ax = ax or plt.subplots(figsize=(4, 4))[1]
     colour = {c:COLOURS[i%len(COLOURS)] for i,c in enumerate(present)}
     dots,diamonds = m.xy[:len(m.ids)],m.xy[len(m.ids):]
     for c in present: ax.scatter(*dots[m.labels==c].T, s=7, lw=0, alpha=.55, color=colour[c], label=names[c])

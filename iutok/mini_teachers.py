@@ -12,8 +12,9 @@ from dataclasses import dataclass,replace
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor,nn
+from .pixels import check_tensor
 from .captions import Captioned,Captions,OwnCaptions,SentenceTable,sentence_vectors,text_tower,tone_cuts
-from .checks import check_choice
+from .checks import check_choice,check_count,check_seed
 from .files import rank,world_size
 from .data import Batches,sequential
 from .pretraining import Contrastive,MaskedAutoencoder,MultiCrop,Pixels,SelfDistillation,Supervised
@@ -156,6 +157,7 @@ def pca_colours(
     t:Tensor,  # (B, C, h, w) features
 )->Tensor:     # (B, 3, h, w) in [0, 1]
     "The first three principal components as red, green and blue."
+    check_tensor('t', t, 4)
     x = t.float().permute(0, 2, 3, 1).flatten(0, 2)
     x = x-x.mean(0)
     _,_,v = torch.pca_lowrank(x, 3, center=False, niter=4)
@@ -173,6 +175,11 @@ def caption_ranks(
 )->Tensor:           # (N,) int64, from 1 (first) to `among`; half of them on average where nothing is known
     "The place of an image's own caption among some, the most similar first."
     n = len(images)
+    check_count('among', among, 2)
+    check_seed(seed)
+    if images.shape!=captions.shape:
+        raise ValueError(f'images and captions must be of one shape (N, E), got {tuple(images.shape)} and '
+                         f'{tuple(captions.shape)}.')
     step = torch.randperm(n-1, generator=torch.Generator().manual_seed(seed))[:among-1]+1
     score = images@captions.T
     others = score.gather(1, (torch.arange(n)[:,None]+step)%n)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from .checks import check_count,check_integers
 from .pixels import to_uint8
-from .tokenizers import Tokenizer
+from .tokenizers import Tokenizer,check_tokenizer
 from .viz import code_patches,image_grid,png,token_colours
 
 # %% ../nbs/92_painter.ipynb #157b61f2
@@ -53,7 +53,7 @@ class Painter:
         images:Tensor,   # (N, 3, S, S) uint8; the first is painted on, all give the palette
         palette:int=16,  # codes to choose from: the most used ones
         side:int=320):   # of the picture, about, in pixels
-        if tok.decoder is None: raise ValueError('This tokenizer has no pixel decoder; load a train_decoder run.')
+        check_tokenizer(tok, pixels=True)
         self.tok,self.side = tok,check_count('side', side)
         self.images,self.all_ids = images,tok.encode(images)
         counts = self.all_ids.flatten().bincount(minlength=tok.n_codes)
@@ -99,6 +99,7 @@ def face(
     cell:int=26, # side of a token's button, pixels
 ):               # an ipywidgets widget
     "Picture, grid of tokens and palette, for JupyterLab."
+    check_count('cell', cell)
     import ipywidgets as w
     h,cols = p.ids.shape
     size = dict(width=f'{cell}px', height=f'{cell}px', padding='0', margin='1px')

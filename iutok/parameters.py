@@ -14,7 +14,7 @@ import ast,re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from .checks import PROFILES,SHIPPED_TEACHERS,check_choice,check_count,check_range
+from .checks import PROFILES,SHIPPED_TEACHERS,check_betas,check_choice,check_count,check_range
 from .files import fingerprint,here,project_root
 
 # %% ../nbs/19_parameters.ipynb #19e27195
@@ -52,9 +52,7 @@ def counts(least): # a list of whole numbers, at least one
         for x in v: check_count(f'every number of {k}', x, least)
     return check
 
-def adam_betas(k, v):
-    if len(v)!=2: raise ValueError(f'{k} are the two of Adam, such as [0.5, 0.9], got {v}.')
-    for x in v: check_range(f'each of {k}', x, 0, 1, open_high=True)
+def adam_betas(k, v): return check_betas(v, k)
 
 def texts(k, v):
     if wrong := [x for x in v if not isinstance(x, str)]:
@@ -270,7 +268,7 @@ def parameter(
     name:str,     # a parameter it takes
 )->Parameter:
     "What a notebook means by a parameter."
-    return OTHERWISE.get(f'{notebook}.{name}') or PARAMETERS[name]
+    return OTHERWISE.get(f'{notebook}.{name}') or PARAMETERS[check_choice('name', name, PARAMETERS)]
 
 # %% ../nbs/19_parameters.ipynb #ded07299
 TYPES = dict(str=str, int=int, float=(int, float), bool=bool, list=list)

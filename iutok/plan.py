@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RUNS', 'WILD', 'LISTS', 'IN_TABLE1', 'FROZEN', 'NOT_IN_COLOUR', 'PACKAGES', 'TOKENIZERS', 'NETWORKS', 'ARTEFACTS',
            'PLAIN', 'NODE', 'lines_of', 'decoded', 'installed', 'lists_of', 'filled', 'Planned', 'run_named',
-           'artefacts', 'page_named', 'wanted', 'plan_of', 'Choice', 'choice_of', 'needs', 'launcher', 'kind_of',
-           'recorded', 'expected']
+           'artefacts', 'page_named', 'wanted', 'plan_of', 'Choice', 'other_values', 'choice_of', 'needs', 'launcher',
+           'kind_of', 'recorded', 'expected']
 
 # %% ../nbs/46_plan.ipynb #a140a259
 import itertools,re
@@ -337,6 +337,8 @@ class Choice:
             v = getattr(self, k)
             if v is not None and not isinstance(v, (list, tuple)): raise ValueError(f'{k} must be a list, got {v!r}.')
         for s in self.seeds or (): check_seed(s, 'every number of seeds')
+        if len({*(self.seeds or ())})<len(self.seeds or ()):
+            raise ValueError(f'seeds must be different numbers, got {list(self.seeds)}.')
         told = {} if self.overrides is None else self.overrides
         if not isinstance(told, dict) or not all(isinstance(v, dict) for v in told.values()):
             raise ValueError('overrides must be: notebook or run, then parameter, then value.')
@@ -385,13 +387,21 @@ class Choice:
         "Names of finished runs that were told something else than they would be now, by their records."
         def differs(r):
             path = self.folder/r.name/'record.json'
-            return path.exists() and _compared(load_json(path)['params'])!=_compared(self.values(r))
+            return path.exists() and other_values(load_json(path)['params'], self.values(r))
         return [r.name for r in self.plan().values() if differs(r)]
 
 _APART = ('name', 'run_root', 'data_root', 'workers', 'recipe') # do not change what is computed
 def _compared(params): # values, folders by their names
     last = lambda v: [last(x) for x in v] if isinstance(v, list) else Path(v).name if isinstance(v, str) else v
     return {k:last(v) for k,v in params.items() if k not in _APART and v is not None}
+
+def other_values(
+    told:dict,  # parameters of a record
+    values:dict,# of a run as it would be now
+)->list[str]:   # names
+    "Which parameters differ, of those that change what is computed; folders count by their names."
+    a,b = _compared(told),_compared(values)
+    return [k for k in {**a, **b} if a.get(k)!=b.get(k)]
 
 def choice_of(
     config:dict, # Snakemake's; what it does not know is left out

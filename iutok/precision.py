@@ -9,6 +9,7 @@ __all__ = ['PRECISIONS', 'this_device', 'fast_bfloat16', 'arithmetic', 'autocast
 import os
 import warnings
 import torch
+from .checks import check_choice
 from .files import local_rank
 
 # %% ../nbs/02_precision.ipynb #50c91427
@@ -57,6 +58,7 @@ def autocast(
     device='cpu',  # where the work is done
 )->torch.autocast:
     "The context in which matrix products are done in bfloat16, or in which nothing changes."
+    check_choice('precision', precision, ('bf16', 'fp32'))
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision=='bf16')
 
 # %% ../nbs/02_precision.ipynb #8baf738a

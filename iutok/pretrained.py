@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from .checks import PROFILES,WORLDS
 from .files import asset,atomic,here,load_json,project_root,save_json
 from .teachers import teachers
-from .tokenizers import Tokenizer
+from .tokenizers import Tokenizer,check_tokenizer
 from .viz import in_cell
 from .weights import read_header
 
@@ -61,6 +61,7 @@ def slim_copy(
     tok:Tokenizer, # stays as it is
 )->Tokenizer:
     "A copy in float16, without what only training needs."
+    check_tokenizer(tok)
     parts = {n:deepcopy(getattr(tok, n)) for n in ('encoder', 'quantizer', 'decoder', 'post_encode', 'pre_decode')}
     return Tokenizer(**parts, image_size=tok.image_size, about=tok.about).half().eval()
 
@@ -134,6 +135,7 @@ def describe(
     records:list=(),     # of `records_of`
 )->dict[str,str]:        # what -> in words
     "What a tokenizer expects, gives and came from."
+    check_tokenizer(tok)
     q,s = tok.quantizer,tok.image_size
     how = f'shorter side to {s} by bicubic interpolation, centre {s}x{s}, to [-1, 1]'
     out = {'pixels': f'RGB, grey as three equal channels; {how}'}

@@ -12,9 +12,9 @@ import numpy as np, torch
 import torch.nn.functional as F
 from typing import NamedTuple
 from torch import Tensor,nn
-from .checks import check_counts
+from .checks import check_count,check_counts,check_range
 from .files import rank,world_size
-from .pixels import N_UNIFORM,crop_boxes,patchify,resize_boxes
+from .pixels import N_UNIFORM,check_tensor,crop_boxes,patchify,resize_boxes
 
 # %% ../nbs/15_pretraining.ipynb #aea9a67d
 def small_vit(
@@ -52,7 +52,7 @@ def pixel_stats(
     n:int=3000, # how many images to look at
 )->tuple:       # mean and standard deviation per channel, of pixels in [0, 1]
     "Mean and standard deviation of the pixels of a data set."
-    some = images.take(min(n, len(images)))
+    some = images.take(min(check_count('n', n), len(images)))
     x = some.batch(np.arange(len(some)), size).float()/255
     return tuple(round(v, 4) for v in x.mean((0, 2, 3)).tolist()),tuple(round(v, 4) for v in x.std((0, 2, 3)).tolist())
 
@@ -62,6 +62,11 @@ class Pixels(nn.Module):
         mean:tuple, # per channel, of pixels in [0, 1]
         std:tuple): # per channel
         super().__init__()
+        for name,v in dict(mean=mean, std=std).items():
+            if not isinstance(v, (list, tuple)) or len(v)!=3:
+                raise ValueError(f'{name} must be three numbers, one for each channel, got {v!r}.')
+        for v in mean: check_range('every mean', v, 0, 1)
+        for v in std: check_range('every std', v, 0, open_low=True)
         self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1))
         self.register_buffer('std', torch.tensor(std).view(3, 1, 1))
     def forward(self, u8): return (u8.float()/255-self.mean)/self.std
@@ -75,6 +80,8 @@ class Supervised(nn.Module):
         n_classes:int,         # number of classes
         smoothing:float=.1):   # share of the target that is spread over all classes
         super().__init__()
+        check_count('n_classes', n_classes)
+        check_range('smoothing', smoothing, 0, 1, open_high=True)
         self.trunk,self.pixels,self.smoothing = trunk,pixels,smoothing
         self.classify = nn.Linear(trunk.embed_dim, n_classes)
 
@@ -132,6 +139,9 @@ class MultiCrop:
         small:int=16,          # s, their side in pixels
         split:float=.4,        # share of the area that divides large crops from small ones
         jitter:float=.4):      # largest relative change of brightness and of contrast
+        check_counts(n_small=n_small, small=small)
+        check_range('split', split, .1, 1)
+        check_range('jitter', jitter, 0, 1)
         self.batches,self.n_small,self.small,self.split,self.jitter = batches,n_small,small,split,jitter
 
     def crop(self, u8, u, area, size): # u8 (b, 3, S, S), u (b, 25) -> (b, 3, size, size)
@@ -159,6 +169,7 @@ class Prototypes(nn.Module):
         dim:int=64,     # of the unit vector
         n:int=128):     # K, prototypes
         super().__init__()
+        check_counts(width=width, hidden=hidden, dim=dim, n=n)
         layer = lambda a,b: [nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), nn.GELU()]
         self.mlp = nn.Sequential(*layer(width, hidden), *layer(hidden, hidden), nn.Linear(hidden, dim))
         self.prototypes = nn.Parameter(torch.randn(n, dim))
@@ -173,7 +184,9 @@ def balanced(
     rounds:int=3,      # of making columns equal, then rows
 )->Tensor:             # (N, K) probabilities; every prototype gets about N/K
     "Sharpen and centre over the batch (Sinkhorn-Knopp, as in DINOv2, arXiv 2304.07193)."
-    z = scores.float()/temperature
+    check_tensor('scores', scores, 2)
+    check_count('rounds', rounds)
+    z = scores.float()/check_range('temperature', temperature, 0, open_low=True)
     for _ in range(rounds):
         z = z-z.logsumexp(0, keepdim=True)
         z = z-z.logsumexp(1, keepdim=True)
@@ -194,6 +207,9 @@ class SelfDistillation(nn.Module):
         soft:float=.1,            # temperature of the student
         wait:float=.05):          # share of the steps in which the prototypes stay as they are
         super().__init__()
+        check_count('steps', steps)
+        for name,v in dict(momentum=momentum, wait=wait).items(): check_range(name, v, 0, 1)
+        for name,v in dict(sharp=sharp, soft=soft).items(): check_range(name, v, 0, open_low=True)
         self.pixels,self.student = pixels,nn.ModuleDict(dict(trunk=trunk, head=Prototypes(trunk.embed_dim, n=n)))
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.steps,self.momentum,self.sharp,self.soft,self.wait = steps,momentum,sharp,soft,wait*steps
@@ -234,6 +250,11 @@ class MaskedAutoencoder(nn.Module):
         from timm.layers import build_sincos2d_pos_embed
         from timm.models.vision_transformer import Block
         super().__init__()
+        check_counts(depth=depth, heads=heads)
+        if check_count('width', width)%math.lcm(4, heads):
+            raise ValueError(f'width {width} must be a multiple of 4 and of the {heads} heads.')
+        check_range('hide', hide, 0, 1, open_low=True, open_high=True)
+        check_range('flat', flat, 0)
         self.trunk,self.pixels,self.hide,self.flat = trunk,pixels,hide,flat
         self.patch = trunk.patch_embed.patch_size[0]
         self.widen = nn.Linear(trunk.embed_dim, width)

@@ -13,17 +13,17 @@ import numpy as np, torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor,nn
-from .checks import check_count,check_integers,check_range,check_seed
+from .checks import check_count,check_counts,check_integers,check_range,check_seed
 from .analysis import kind_of,label
 from .evaluation import decode_u8,mutual_information
 from .images import ImageSet
 from .metrics.features import Extractor
 from .metrics.pixels import psnr,ssim
 from .metrics.scores import reference_stats,score_images
-from .pixels import check_u8,square,to_float
+from .pixels import check_tensor,check_u8,square,to_float
 from .proposals.tokens import tokens_of
 from .quantizers import VQ,Quantizer,codebook_entropy,codebook_perplexity,usage
-from .tokenizers import Tokenizer
+from .tokenizers import Tokenizer,check_tokenizer
 from .training import warmup_cosine
 
 # %% ../nbs/84_questions.ipynb #1375bd84
@@ -59,6 +59,7 @@ def interval(
 )->tuple[float,float]:
     "The middle share of some draws."
     check_range('share', share, 0, 1, open_low=True)
+    if not len(values): raise ValueError('values must be a list of numbers, at least one.')
     return tuple(float(v) for v in np.nanquantile(values, [(1-share)/2, (1+share)/2]))
 
 # %% ../nbs/84_questions.ipynb #9d36e7ae
@@ -156,6 +157,7 @@ def damaged_rfd(
     **how,               # share and near of `damaged`
 )->float:
     "rFD after some codes were replaced by similar ones. Raises as `damaged` and `Tokenizer.decode` do."
+    check_tokenizer(tok, pixels=True)
     idx = damaged(tokens_of(tok, held, cache).tokens, tok.quantizer.codebook, seed=seed, **how)
     feats = extractor(torch.cat(list(decode_u8(tok, idx))))
     return score_images(feats, reference_stats(held, extractor, tok.image_size, cache), extractor).fd
@@ -222,6 +224,8 @@ class LinearCodec(nn.Module):
         x:Tensor,            # (N, C) vectors, for their principal directions
         quantizer:Quantizer):# fresh
         super().__init__()
+        check_tensor('x', x, 2)
+        if not x.isfinite().all(): raise ValueError('x holds NaN or infinity.')
         d,C = quantizer.dim,x.shape[1]
         if C<d: raise ValueError(f'Vectors of {C} numbers have no {d} directions; take a quantizer of a smaller dim.')
         mu = x.mean(0)
@@ -263,12 +267,14 @@ def fit_codec(
     seed:int=0,          # of the order
 )->LinearCodec:          # in eval mode
     "Train a linear codec; the same seed gives the same one on one machine."
+    check_counts(steps=steps, batch_size=batch_size)
+    check_range('lr', lr, 0, open_low=True)
     g = torch.Generator().manual_seed(check_seed(seed))
     codec = LinearCodec(x, quantizer).train()
     first = x[torch.randperm(len(x), generator=g)[:batch_size]]
     start_alike(quantizer, codec.down(first).T[None, :, :, None], seed)
     opt = torch.optim.Adam(codec.parameters(), lr)
-    fall = torch.optim.lr_scheduler.CosineAnnealingLR(opt, check_count('steps', steps))
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(opt, steps)
     variance = x.var(0, correction=0).mean()
     for _ in range(steps):
         b = x[torch.randint(len(x), (batch_size,), generator=g)]
@@ -361,6 +367,7 @@ def transfer_scores(
     perceptual=None,    # a perceptual distance, e.g. perceptual_effnet(size=64)
 )->dict:                # psnr, ssim, means' psnr and ssim, usage, perplexity; perceptual where asked
     "How a tokenizer rebuilds images, and how the means of its cells would. Raises as `Tokenizer.decode` does."
+    check_tokenizer(tok, pixels=True)
     idx = tok.encode(u8)
     x_hat = torch.cat(list(decode_u8(tok, idx)))
     means = cell_means(u8, idx.shape[-1])

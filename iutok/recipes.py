@@ -10,7 +10,7 @@ __all__ = ['PIXEL_KEYS', 'conv_decoder', 'vit_decoder', 'conv_tokenizer', 'vqgan
 from types import SimpleNamespace
 import torch
 from torch import Tensor,nn
-from .checks import check_choice
+from .checks import check_betas,check_choice
 from .runs import Run
 from .distillation import vqkd_tokenizer
 from .losses.gan import PatchGAN,StyleGAN2
@@ -139,7 +139,7 @@ def pixel_phases(
         raise ValueError(f'disc_forward must be reuse or repeat, got {run.disc_forward!r}.')
     for k in ('gan_start', 'warmup', 'warm', 'lr_final'):
         if not 0<=getattr(run, k)<=1: raise ValueError(f'{k} is a share, in [0, 1], got {getattr(run, k)}.')
-    if len(run.betas)!=2: raise ValueError(f'betas are the two of Adam, such as [0.5, 0.9], got {run.betas}.')
+    check_betas(run.betas)
     disc,start = discriminator(run) if run.gan else None,round(run.gan_start*run.steps)
     g = Reconstruct(tok, run.l1, run.mse, perceptual or perceptual_loss(run), disc, disc_start=start,
                     gain=run.gan_gain or None, g_weight=run.gan, tokens=tokens, frozen=frozen,

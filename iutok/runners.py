@@ -13,7 +13,7 @@ from .files import atomic,first_rank_only,rank,world_size
 from .quantizers import codebook_entropy,codebook_perplexity,usage
 from .recipes import pixel_phases
 from .runs import Run
-from .tokenizers import Tokenizer
+from .tokenizers import Tokenizer,check_tokenizer
 from .training import fit
 from .viz import image_grid
 
@@ -58,6 +58,7 @@ def code_metrics(
     images:ImageSet, # usually the held-out ones
 )->dict[str,float]:  # usage in [0, 1], codebook_entropy in nats, codebook_perplexity in [1, K]
     "How a tokenizer spends its codes on a set of images."
+    check_tokenizer(tok)
     idx = torch.cat([tok.encode(b.u8) for b in sequential(images, tok.image_size, 250)])
     return dict(usage=usage(idx, tok.n_codes), codebook_entropy=codebook_entropy(idx, tok.n_codes),
                 codebook_perplexity=codebook_perplexity(idx, tok.n_codes))

@@ -13,6 +13,7 @@ import csv,hashlib,json,os,re,stat,tarfile,unicodedata,zipfile,zlib,numpy as np
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+from .checks import check_choice
 from .files import asset,stamp
 
 # %% ../nbs/04_splits.ipynb #575487ba
@@ -221,7 +222,7 @@ def list_collection(
     name:str,  # a name in COLLECTIONS
 )->list:       # (file relative to root, class, 'train' or 'test')
     "The files of a collection of one class, divided as the paper does."
-    c = COLLECTIONS[name]
+    c = COLLECTIONS[check_choice('name', name, COLLECTIONS)]
     if (root/'masks').is_dir():
         raise ValueError(f'{root} holds masks/ beside its images; give the folder of the images alone')
     parts = [d for d in sorted(root.iterdir()) if d.is_dir() and d.name[0] != '.'] if c.each else [root]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
-from .analysis import cell,check_codebooks,check_frozen,kind_of,label,mean_spread,measured_on
+from .analysis import MEASURES,cell,check_codebooks,check_frozen,kind_of,label,mean_spread,measured_on
 from .checks import PROFILES,WORLDS,check_choice
 from .files import atomic,load_json,project_root
 from .intervals import best_of
@@ -148,6 +148,7 @@ def of_network(
     size:str=None, # of the network; None: the smallest that a record has
 )->Callable:       # record -> value or None; its `of` is (kind, size)
     "Reads one measure of a record's proposal network."
+    check_choice('kind', kind, MEASURES)
     def get(r): return (network_of(r, kind, size) or {}).get(k)
     get.of = kind,size
     return get
@@ -259,7 +260,7 @@ COLUMNS = { # the paper's rFID and FID are here distances of other networks
     'gFD, NAR': Column(of_network('nar', 'gfd'), 'gfd', 'low'),
     'IS, NAR':  Column(of_network('nar', 'isc'), 'isc', 'high')}
 
-def some(*headings): return {h:COLUMNS[h] for h in headings} # of COLUMNS
+def some(*headings): return {h:COLUMNS[check_choice('every heading', h, COLUMNS)] for h in headings} # of COLUMNS
 
 def blocks(
     worlds:dict[str,list[dict]], # from `rows_by_world`

@@ -322,6 +322,8 @@ class FrozenTeacher(nn.Module):
         images:Tensor, # (B, 3, H, W) uint8, or float in [0, 1]
     )->Tensor:         # (B, C, h, w) float32 features
         "Features of a batch of images; wrong shapes and ranges raise a ValueError."
+        if not isinstance(images, Tensor):
+            raise TypeError(f'A teacher takes images as a torch.Tensor (B, 3, H, W), not as {type(images).__name__}.')
         if images.ndim!=4 or images.shape[1]!=3 or 0 in images.shape:
             raise ValueError(f'A teacher takes images (B, 3, H, W), at least one, got {tuple(images.shape)}.')
         if images.dtype!=torch.uint8:

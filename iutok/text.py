@@ -114,8 +114,9 @@ class TextTower(nn.Module):
     def forward(self,
         texts:list[str], # sentences; what is beyond the context length is cut
     )->Tensor:           # (B, D) float32 unit vectors
-        "Embed sentences. Raises ValueError for a bare string."
-        if isinstance(texts, str): raise ValueError('A text tower takes a list of sentences; pass [text].')
+        "Embed sentences. Raises ValueError for a bare string, and where there are none."
+        if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(t, str) for t in texts):
+            raise ValueError('texts must be a list of sentences, at least one; for one text, pass [text].')
         return self.net.encode_text(self.tokenize(texts).to(next(self.net.parameters()).device), normalize=True).float()
 
 # %% ../nbs/13_text.ipynb #5cbab2cb

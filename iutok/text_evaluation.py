@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from torch import Tensor,nn
 from .captions import text_tower
-from .checks import check_choice,check_count,check_seed
+from .checks import check_choice,check_count,check_range,check_seed
 from .data import Batches,coco_prompts,sequential
 from .emoji import COLOURS,EmojiSet,STYLES,layout
 from .evaluation import as_grids,decode_u8,features_by
@@ -152,11 +152,16 @@ def train_matcher(
 )->tuple[Matcher,dict]: # in eval mode; how good it is on held-out concepts
     "Train the network that matches pictures of emoji with captions."
     from open_clip.tokenizer import SimpleTokenizer
-    images = EmojiSet.open('train', max(20_000, check_count('steps', steps)*check_count('batch_size', batch_size, 2)))
+    check_count('steps', steps)
+    check_count('batch_size', batch_size, 2)
+    check_range('lr', lr, 0, open_low=True)
+    check_range('hide', hide, 0, 1)
+    check_seed(seed)
+    images = EmojiSet.open('train', max(20_000, steps*batch_size))
     captions,styles = images.captions,torch.from_numpy(images.emoji.style[images.places[:,0]])
     with torch.random.fork_rng(devices=[]):
         base = load_scorer('emoji')
-        torch.manual_seed(check_seed(seed))
+        torch.manual_seed(seed)
         words = SimpleTokenizer(context_length=32)(sorted(set(captions))).unique().tolist()
         net = Matcher(words, base.config | dict(classes=list(STYLES), subclasses=[]))
         net.image.body.load_state_dict(base.body.state_dict())
@@ -290,6 +295,7 @@ def draw_t2i(
     **how,            # more of the network's `sample`
 )->Tensor:            # (N, 3, S, S) uint8
     "A picture for every sentence. Raises as the network's `condition` and `sample` do."
+    if isinstance(captions, str): raise ValueError('captions must be a list of sentences; pass [caption].')
     tokens = net.sample(net.condition(tower, list(captions)), scale=scale, seed=seed, **how)
     return torch.cat(list(decode_u8(tok, as_grids(tok, tokens))))
 
@@ -305,6 +311,9 @@ def score_prompts(
     **how,                # more of the network's `sample`
 )->tuple[dict,dict,dict]: # of each name in PROMPTS: metrics, (n, 3, S, S) uint8 pictures, protocol
     "Draw for sentences of every kind and score what comes. Raises as `emoji_prompts`, `draw_t2i` and `score_t2i` do."
+    check_count('n', n, 10)
+    check_seed(seed)
+    check_range('scale', scale)
     metrics,pictures,protocols = {},{},{}
     facts = dict(rounding='truncated', sampler=settings_of(how), guidance=float(scale))
     for kind in PROMPTS:

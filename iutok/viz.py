@@ -194,6 +194,10 @@ def codebook_map(
     ax=None,        # matplotlib axes to draw on; None makes a figure
 ):                  # the axes
     "Scatter of a codebook in its first two principal components, sized by use."
+    if not isinstance(codes, Tensor) or codes.ndim!=2 or not codes.isfinite().all():
+        raise ValueError('codes must be a torch.Tensor (K, D) of finite numbers.')
+    if not isinstance(counts, Tensor) or counts.shape!=codes.shape[:1] or not (counts>=0).all():
+        raise ValueError(f'counts must be a torch.Tensor ({len(codes)},), none of them negative.')
     ax = ax or plt.subplots(figsize=(3, 2.6))[1]
     c = codes.float()-codes.float().mean(0)
     u,s,_ = torch.linalg.svd(c, full_matrices=False)

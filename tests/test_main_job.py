@@ -188,6 +188,9 @@ def test_teachers_and_seeds_can_be_chosen(clone):
     chosen = planned(clone, profile='mini', teachers='clip_large', seeds='5')
     assert chosen>{'vqkd-clip_large-s5-decoder-ar-large-s5', 'cluster-clip_large-s5-decoder-scores', 'vqgan-s5'}
 
+def test_a_run_on_a_gpu_is_planned_whatever_its_folder_is_called(clone): # {x} is no field of a format
+    assert planned(clone, 'vqgan-s7', gpus='1')=={'vqgan-s7'}
+
 def test_a_value_changed_in_the_recipes_reruns_what_depends_on_it(clone, done):
     settings = clone/'iutok'/'settings.py'
     text = settings.read_text()

@@ -1,7 +1,8 @@
 "The table of runs: names, what they are told, what builds on what; and what starts them."
-import json, os, re, subprocess, sys, time
+import json, os, re, shlex, subprocess, sys, time
 from pathlib import Path
 import pytest
+from clone import script
 from iutok.checks import PROFILES, WORLDS
 from iutok.plan import ARTEFACTS, Choice, artefacts, choice_of, expected, filled, kind_of, launcher, lines_of
 from iutok.plan import lists_of, needs, recorded, run_named, wanted
@@ -74,6 +75,42 @@ def test_a_record_of_other_parameters_is_outdated(tmp_path):
     assert c.outdated()==[]
     other = Choice('smoke', root=str(tmp_path), overrides={'train_fsq':dict(steps=3)})
     assert other.outdated()==['fsq-s0']
+
+@pytest.fixture
+def reproduce(tmp_path, monkeypatch): # called with words, in a clone of its own
+    r = script('reproduce')
+    monkeypatch.setattr(r, 'ROOT', tmp_path)
+    def call(*words):
+        monkeypatch.setattr(sys, 'argv', ['reproduce', '--profile', 'smoke', *words])
+        r.main()
+    call.script = r
+    return call
+
+def test_who_is_refused_or_only_asks_leaves_a_workflow_at_work_as_it_was(tmp_path, monkeypatch, capsys, reproduce):
+    monkeypatch.setattr(reproduce.script, 'planned', lambda cmd: [])
+    folder = tmp_path/'runs'/'smoke'
+    folder.mkdir(parents=True)
+    (folder/'workflow.json').write_text('of the first')
+    lock = reproduce.script.claim(folder)
+    with pytest.raises(SystemExit, match='another call is at work'): reproduce('vqgan-s0', 'vqgan-s0.steps=3')
+    reproduce('vqgan-s0', '-n')
+    lock.close()
+    assert (folder/'workflow.json').read_text()=='of the first' and '0 runs to make' in capsys.readouterr().out
+
+def test_who_stopped_a_workflow_is_told_the_same_command_again(monkeypatch, reproduce): # all of its words
+    told = []
+    monkeypatch.setattr(reproduce.script, 'run', lambda cmd,folder,path,again,lock: told.append(again) or sys.exit())
+    words = ['vqgan-s0', 'vqgan-s0.steps=3', '--seeds', '0,1', '--data_root', "it's here"]
+    with pytest.raises(SystemExit): reproduce(*words)
+    assert shlex.split(told[0])==['scripts/reproduce', '--profile', 'smoke', *words]
+
+@pytest.mark.parametrize('word, says', [
+    ('--seeds=-1', 'every number of seeds must be'), ('--seeds=0,x', 'whole numbers between commas'),
+    ('--seeds=', 'whole numbers between commas'), ('--seeds=0,1,0', 'seeds must be different'),
+    ('train_ar.name=x', 'leave name out'), ('vqgan-s0.run_root=x', 'leave run_root out')])
+def test_reproduce_answers_with_one_sentence(reproduce, word, says):
+    with pytest.raises(SystemExit, match=f'^scripts/reproduce: .*{says}') as e: reproduce(word, '-n')
+    assert '\n' not in str(e.value)
 
 def test_costs_are_those_of_the_records():
     records = recorded('quick')

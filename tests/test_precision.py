@@ -6,6 +6,7 @@ import iutok.precision as precision
 from iutok.runs import Run
 from iutok.precision import arithmetic, autocast, cpu_kind
 from iutok.teachers import load_teacher
+from clone import script
 from test_resume import ends, rows, same, train
 
 ROOT = Path(__file__).parents[1]
@@ -122,6 +123,21 @@ def test_a_table_refuses_rows_of_unlike_arithmetic(where):
     part.get('budget', part)['precision'] = 'bf16'
     with pytest.raises(ValueError, match='(?=.*precision)(?=.*bf16)(?=.*fp32)') as e: check_frozen([a, b])
     assert 'vqgan-s0-scores and fsq-s0-scores cannot stand in one table' in str(e.value)
+
+@pytest.mark.parametrize('half, turned, ok', [
+    (1.01, 1.001, True), (.99, .995, True), (1.03, 1., False), (.82, 1., False), (float('nan'), 1., False),
+    (.82, .44, None), (1., 1.03, None), (1., float('nan'), None)]) # losses, where float32 ends at 1
+def test_a_loss_in_bfloat16_is_judged_on_both_sides_or_not_at_all(monkeypatch, half, turned, ok):
+    monkeypatch.syspath_prepend(ROOT/'tests'/'benches')
+    import bf16
+    losses = {'fp32':1., 'fp32:turned':turned, 'bf16':half}
+    monkeypatch.setattr(bf16, 'child', lambda _, what: dict(loss=losses[what.partition(':')[2]]))
+    rows = list(bf16.rows())
+    assert [r['ok'] for r in rows]==[None, ok]*len(bf16.LOSS)
+    bench = script('bench')
+    assert bench.show(rows[1]).split('loss')[-1].split()[1:4]==['0.98', 'to', '1.02']
+    assert bench.show(rows[1]).endswith({True:'ok', False:'MISSED', None:'against itself'}[ok])
+    assert ('not judgeable' in bench.show(rows[1]))==(ok is None) and not bench.show(rows[0]).endswith('itself')
 
 @pytest.mark.parametrize('turned', [False, True])
 def test_the_bench_of_bfloat16_trains(monkeypatch, turned): # it says how far the two end from each other

@@ -152,11 +152,11 @@ def test_photographs_are_tiles_and_means_are_means():
     assert torch.equal(cell_means(ramp, 16), ramp)
 
 def test_a_tokenizer_that_keeps_means_is_as_good_as_means():
-    from types import SimpleNamespace
+    from iutok.adapters import Adapted
     from iutok.questions import cell_means, transfer_scores
     u8 = torch.randint(256, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    tok = SimpleNamespace(n_codes=6, encode=lambda x: torch.arange(6)[:, None, None].expand(6, 4, 4),
-                          decode=lambda idx: (cell_means(u8, 4)[idx[:, 0, 0]].float()+.5)/255)
+    tok = Adapted(lambda x: torch.arange(6)[:, None, None].expand(6, 4, 4),
+                  lambda idx: (cell_means(u8, 4)[idx[:, 0, 0]].float()+.5)/127.5-1, 6, 16)
     s = transfer_scores(tok, u8)
     assert s['psnr']==pytest.approx(s['means_psnr'], abs=1e-3) and s['ssim']==pytest.approx(s['means_ssim'], abs=1e-4)
     assert (s['usage'], s['perplexity'])==pytest.approx((1, 6))

@@ -87,18 +87,30 @@ def test_a_kernel_that_is_interrupted_shows_one_sentence(tmp_path): # as Jupyter
     finally:
         manager.shutdown_kernel(now=True)
 
-@pytest.mark.parametrize('finished', [True, False])
+@pytest.mark.parametrize('finished', [7, 8, None]) # steps of the record that the first process leaves
 def test_one_process_at_a_time_is_at_work_in_a_folder(tmp_path, capsys, finished):
-    run,left = script('run'),[]
+    run,left,values = script('run'),[],dict(steps=7, name='a', run_root='/b')
     def second():
-        with run.claim(tmp_path) as wanted: left.append(wanted)
-    with run.claim(tmp_path) as wanted:
+        try:
+            with run.claim(tmp_path, values) as wanted: left.append(wanted)
+        except SystemExit as e: left.append(str(e))
+    with run.claim(tmp_path, values) as wanted:
         assert wanted
         other = threading.Thread(target=second)
         other.start()
         until = time.time()+60
         while 'this one waits' not in capsys.readouterr().out: assert time.time()<until
         assert not left
-        if finished: (tmp_path/'record.json').write_text('{}')
+        if finished: (tmp_path/'record.json').write_text(f'{{"params": {{"steps": {finished}}}}}')
     other.join(60)
-    assert left==[not finished] # where the first has finished the run, there is nothing left to do
+    if finished==8: assert 'steps was 8 and would be 7' in left[0] and 'take another name=NAME' in left[0]
+    else: assert left==[not finished] # where the first has finished the run, there is nothing left to do
+
+def test_a_full_disk_ends_a_run_with_one_sentence(tmp_path, monkeypatch):
+    run = script('run')
+    def full(*_): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(run, 'execute', full)
+    monkeypatch.setenv('IUTOK_HERE', str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match='No space left on device.*same command goes on from the last checkpoint'):
+        run.main(['train_vqgan', 'profile=smoke', 'run_root=runs'])

@@ -204,6 +204,8 @@ class Extractor:
     def __init__(self,
         net,          # a torch-fidelity FeatureExtractorBase
         device=None): # where it computes; None: the GPU if there is one
+        if not hasattr(net, 'get_default_feature_layer_for_metric'):
+            raise TypeError(f'net must be a feature extractor of torch-fidelity, not {type(net).__name__}.')
         self.device = device or this_device()
         self.net = net.eval().requires_grad_(False).to(self.device)
         layer = net.get_default_feature_layer_for_metric

@@ -41,6 +41,14 @@ def row(work, peer, ours, theirs, unit, target=None):
     ok = None if None in (ratio, target) else ratio<=target
     return dict(work=work, peer=peer, ours=ours, theirs=theirs, unit=unit, ratio=ratio, target=target, ok=ok)
 
+def near(work, peer, ours, theirs, unit, room, again):
+    """One result that should agree with the other to a share `room`, in either direction. `again` is the other one's
+    ratio to itself, measured anew where nothing but chance differs: what moves by more than the room cannot judge."""
+    r = row(work, peer, ours, theirs, unit, 1+room) | dict(least=1-room, note='')
+    if not abs(again-1)<=room:
+        return r | dict(ok=None, note=f'not judgeable: the other moves by {abs(again-1):.0%} against itself')
+    return r | dict(ok=1-room<=r['ratio']<=1+room)
+
 def child(file, name):
     "The last line that a bench prints of one row, in a process of its own."
     root = Path(__file__).parents[2]
