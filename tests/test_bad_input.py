@@ -369,7 +369,8 @@ NAMES = [
     (settings.resolve, 'notebook', ('none', '')), (settings.takes, 'notebook', ('x',)),
     (settings.recipe_row, 'name', ('x', '', None)), (settings.run_set, 'profile', ('x', None)),
     (settings.default_recipe, 'notebook', ('none',)),
-    (text.load_text_tower, 'name', ('none', '', None)), (text.load_token_tower, 'name', ('none', '', None)),
+    (text.load_text_tower, 'name', ('none', '', None)), (text.load_clip, 'name', ('none', '', None, 'dino')),
+    (text.load_token_tower, 'name', ('none', '', None)),
     (text_evaluation.emoji_prompts, 'kind', ('x', None)),
     (verify.find_record, 'what', ('none', '', 'a:b', '.', 'text.txt')),
     (convert.from_taming, 'source', ('none', '.', 'text.txt', 'text.safetensors', 'bytes', {}, dict(a=X))),
@@ -642,7 +643,7 @@ WITHOUT = {
         questions: start_alike codec_scores
         sampling: ascending in_bfloat16
         teachers: save_teacher FeatureMap draw_weights gabor_pair fold_norms Exact
-        text: SentenceBert bert_names Projected TokenTower
+        text: SentenceBert bert_names Projected TokenTower Clip
         text_evaluation: Matcher judge_matcher save_matcher
         training: Objective previous save_checkpoint Curves Progress''',
     'the inside of an exact search, which `nearest_code` calls': '''
@@ -666,6 +667,7 @@ WITHOUT = {
         settings: figure_row''',
     'judges of parameters, which get their nonsense through `resolve`, above and in tests/test_settings.py': '''
         parameters: count choice weight share rate counts adam_betas texts teacher_name views_name data_name tower_name
+        parameters: matcher_name
         parameters: as_name anchored_data anchored value
         settings: weights''',
     'names, paths and small sums that every value suits': '''

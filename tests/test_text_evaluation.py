@@ -307,5 +307,5 @@ def test_clip_scores_are_open_clips(held):
     assert (a*want).sum(1).min() > .9999 and torch.allclose(t, said, atol=1e-5)
     assert clip.id.startswith('ViT-B-16-quickgelu/openai (random-')
     for call, says in ((lambda: clip(u8, 'a cat'), 'give a list'), (lambda: clip(u8[:2], texts), '2 pictures but 3'),
-                       (lambda: clip(u8.float(), texts), 'uint8'), (lambda: load_clip('dino'), 'Teachers that have one')):
+                       (lambda: clip(u8.float(), texts), 'uint8'), (lambda: load_clip('dino'), 'Teachers that')):
         with pytest.raises(ValueError, match=says): call()
