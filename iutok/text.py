@@ -177,19 +177,17 @@ def _sentences(name, pretrained, weights, teacher): # minilm, by itself or befor
     return TextTower(net, tokenize, replace(info, hash=fingerprint(*net.state_dict().values())))
 
 # %% ../nbs/13_text.ipynb #c2b268b3
-class Clip(nn.Module):
+class Clip(TextTower):
     "Both halves of an open_clip model: pictures and sentences as unit vectors of one space."
     def __init__(self,
         net:nn.Module, # an open_clip model
         tokenize,      # its tokenizer: list of sentences -> (B, L) int64 ids
         info:Teacher): # the teacher it belongs to
         from open_clip import get_model_preprocess_cfg
-        super().__init__()
-        self.net,self.tokenize,self.info = net.eval().requires_grad_(False),tokenize,info
+        super().__init__(net, tokenize, info)
         how = get_model_preprocess_cfg(net)
         self.size = how['size'] if isinstance(how['size'], int) else how['size'][0]
         for k in ('mean', 'std'): self.register_buffer(k, torch.tensor(how[k]).view(1, 3, 1, 1), persistent=False)
-    def train(self, mode=True): return super().train(False)
     @property
     def id(self): # what a protocol says of it
         return f"{self.info.source.removeprefix('open_clip:')} ({self.info.hash})"
@@ -205,11 +203,11 @@ class Clip(nn.Module):
         if isinstance(texts, str) or len(u8)!=len(texts):
             n = 'one' if isinstance(texts, str) else len(texts)
             raise ValueError(f'{len(u8)} pictures but {n} sentences; give a list with one for each.')
-        dev,x = self.mean.device,u8.to(self.mean.device).float()/255
+        x = u8.to(self.mean.device).float()/255
         if x.shape[-2:]!=(self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode='bicubic', antialias=True).clamp(0, 1)
         a = self.net.encode_image((x-self.mean)/self.std, normalize=True)
-        return a.float().cpu(),self.net.encode_text(self.tokenize(texts).to(dev), normalize=True).float().cpu()
+        return a.float().cpu(),super().forward(texts).cpu()
 
 def load_clip(
     name:str='clip',       # a teacher that learned from captions

@@ -335,9 +335,9 @@ def caption_prompts(
     place = {name:i for i,name in enumerate(names)}
     return drawn.captions,np.array([place[f] for f in drawn.files])
 
-def _cosines(clip, u8, texts): # of each picture with its own sentence and with the next one
-    a,t = clip(u8, texts)
-    return torch.stack([(a*t).sum(1), (a*t.roll(1, 0)).sum(1)])
+def _cosine(pairs, turn=0): # 100 times the mean over unit vectors in parts; sentences may be dealt on by some places
+    a,t = (torch.cat(z) for z in zip(*pairs))
+    return 100*(a*t.roll(turn, 0)).sum(1).double().mean().item()
 
 def score_captions(
     net,                  # as in draw_t2i
@@ -366,7 +366,7 @@ def score_captions(
             texts = said[i:i+batch_size]
             u8 = draw_t2i(net, tok, tower, texts, scale, seed, first=i, **how)
             if i < 48: kept.append(u8)
-            if clip: fits.append(_cosines(clip, u8, texts))
+            if clip: fits.append(clip(u8, texts))
             yield u8
     feats, = features_by(drawn(), ex)
     pictures = held.subset(np.unique(whose))
@@ -378,8 +378,6 @@ def score_captions(
     if clip:
         asked = held.subset(whose)
         for i,b in zip(parts, sequential(asked, size, batch_size)): real.append(clip(b.u8, said[i:i+batch_size]))
-        own,other = (100*torch.cat(fits, 1).double().mean(1)).tolist()
-        of_real = 100*torch.cat([(a*t).sum(1) for a,t in real]).double().mean().item()
-        metrics |= dict(clip_score=own, clip_score_real=of_real, clip_score_shuffled=other)
+        metrics |= dict(clip_score=_cosine(fits), clip_score_real=_cosine(real), clip_score_shuffled=_cosine(fits, 1))
     protocol = s.protocol.record | dict(prompts=fingerprint(said), clip=clip.id if clip else 'none')
     return metrics,torch.cat(kept)[:48],protocol
