@@ -86,7 +86,8 @@ LISTS = dict(
                  base='effnet', Ks=[32], Ds=[4], strong=['fsq'], captioned=['fsq'], points=['large-x60'],
                  asked=['see64']),
     quick = dict(pixels=['vqgan', 'fsq'], teachers=['effnet'], seeds=[0], sizes=['small'], masks=[],
-                 nulls=['random'], kd_nulls=['random'], cluster_more=_PAPERS, ladder=_LADDER, **_GRID),
+                 nulls=['random'], kd_nulls=['random'], cluster_more=_PAPERS, ladder=_LADDER,
+                 **_GRID | dict(points=['small-x50', 'small-x125', 'small-x500', 'large-x700'])),
     mini  = dict(pixels=_TABLE1, teachers=['effnet', *_PAPERS], seeds=[0, 1], sizes=['small', 'large'],
                  masks=['nar_small'], nulls=['random', 'pixels', 'edges'], kd_nulls=['random', 'shuffled'],
                  cluster_more=[], ladder=_LADDER, **_GRID),
@@ -463,12 +464,17 @@ def expected(
     runs:list[Planned], # what is to be made
     records:list[dict], # from `recorded`
 )->dict[str,tuple]:     # name -> (seconds of one core, where that is from); runs of which nothing is known are left out
-    "What runs will take, by the records."
+    "What runs will take, by the records; a run of other steps than those like it in proportion."
     took = {r['run']:r['seconds'] for r in reversed(records)}
     kinds,out = {},{}
-    for r in records: kinds.setdefault(kind_of(r['notebook'], r['params']), []).append(r['seconds'])
+    for r in records: kinds.setdefault(kind_of(r['notebook'], r['params']), []).append(r)
+    def longer(r, like): # in steps
+        if not (known := like['params'].get('steps')): return 1
+        usual = resolve(r.notebook, {k:like['params'][k] for k in ('profile', 'data') if k in like['params']})
+        return r.given.get('steps', usual['steps'])/known
     for r in runs:
-        like = kinds.get(kind := kind_of(r.notebook, r.given))
+        like = kinds.get(kind := kind_of(r.notebook, r.given), [])
+        seconds = [l['seconds']*longer(r, l) for l in like]
         if r.name in took: out[r.name] = took[r.name],'its record'
-        elif like: out[r.name] = sum(like)/len(like),f'{len(like)} of {kind}'
+        elif like: out[r.name] = sum(seconds)/len(like),f'{len(like)} of {kind}'
     return out

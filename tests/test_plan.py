@@ -122,6 +122,11 @@ def test_costs_are_those_of_the_records():
     like = [r['seconds'] for r in records if kind_of(r['notebook'], r['params'])=='train_vqgan']
     mean = pytest.approx(sum(like)/len(like))
     assert cost=={'vqgan-s0':(own, 'its record'), 'vqgan-s9':(mean, f'{len(like)} of train_vqgan')}
+    made = [dict(run='a', notebook='train_ar', seconds=100, params=dict(profile='quick', size='small', steps=250)),
+            dict(run='b', notebook='train_ar', seconds=30, params=dict(profile='quick', size='small', steps=50))]
+    names = 'vqgan-s0-ar-small-s0', 'vqgan-s0-ar-small-x500-s0'
+    assert expected([run_named(n, lists) for n in names], made)=={ # in proportion to their steps
+        n:(s, '2 of train_ar-small') for n,s in zip(names, (125, 250))}
 
 # --- machines
 
