@@ -86,6 +86,16 @@ def reproduce(tmp_path, monkeypatch): # called with words, in a clone of its own
     call.script = r
     return call
 
+def test_the_line_names_every_run_at_work(tmp_path):
+    status = script('reproduce').status
+    log = ''.join(f'localrule train_x:\n    wildcards: run={n}\n' for n in ('counts', 'prepares', 'done', 'broken'))
+    log += 'Error in rule train_x:\n    jobid: 3\n    output: broken/record.json\n    log: logs/broken.log (check it)\n'
+    for n in ('counts', 'done'): (tmp_path/n).mkdir()
+    (tmp_path/'counts'/'progress.json').write_text('{"step": 5, "steps": 20, "images_per_s": 99.6, "eta": 61}')
+    (tmp_path/'done'/'record.json').write_text('{}')
+    assert status(tmp_path, log)=='starting; counts 5/20, 100 images/s, 1:01 left; prepares at work'
+    assert status(tmp_path, log+'1 of 4 steps (25%) done\n').startswith('1 of 4 runs done; counts')
+
 def test_who_is_refused_or_only_asks_leaves_a_workflow_at_work_as_it_was(tmp_path, monkeypatch, capsys, reproduce):
     monkeypatch.setattr(reproduce.script, 'planned', lambda cmd: [])
     folder = tmp_path/'runs'/'smoke'
