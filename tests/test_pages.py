@@ -1,11 +1,12 @@
 "Pages that show results: what they read is there, small, comparable, and says where it comes from."
-import json, re, subprocess, sys
+import json, os, re, subprocess, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from clone import script
 from iutok.analysis import agreement, runs_frame, show_distances, show_table, table1, tau_interval
 from iutok.files import load_json,save_json
+from iutok.plan import ARTEFACTS,lines_of
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT/'nbs'/'results'
@@ -161,3 +162,35 @@ def test_codebooks_of_one_table_are_equally_large():
     for ks in ((8192, 8192, 4096), (512, 512, 1024), (64000, 8192, 8192)):
         with pytest.raises(ValueError, match=r'r\d has (4096|1024|64000)') as e: check_codebooks(rows(*ks))
         assert '\n' not in str(e.value)
+
+TRAIN = 'fig_orders', 'table10_transfer'
+READ = dict.fromkeys(p for p,told,*_ in lines_of(ARTEFACTS, 4) if told=='rows' and p not in TRAIN)
+READ = [*READ, 'fig_losses', 'fig_codebooks']
+ALL = """
+import json,sys
+from pathlib import Path
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance(colors='NoColor')
+for page in sys.argv[2:]:
+    shell.reset()
+    said = ''
+    for c in json.loads(Path(f'{page}.ipynb').read_text())['cells']:
+        if c['cell_type']!='code': continue
+        more = f'\\nrun_root = {sys.argv[1]!r}'*('parameters' in c['metadata'].get('tags', []))
+        r = shell.run_cell(''.join(c['source'])+more)
+        if not r.success:
+            said = f"{r.error_in_exec or r.error_before_exec!r} in\\n{''.join(c['source'])}"
+            break
+    print('\\nPAGE', json.dumps([page, said]), flush=True)
+"""
+
+@pytest.fixture(scope='module')
+def read(tmp_path_factory): # every page in one process, since each would pay for the imports
+    env = os.environ | dict(MPLBACKEND='agg', OMP_NUM_THREADS='1')
+    done = subprocess.run([sys.executable, '-c', ALL, str(tmp_path_factory.mktemp('runs')), *READ], cwd=ROOT/'nbs',
+                          env=env, capture_output=True, text=True)
+    assert done.returncode==0, done.stderr[-2000:]
+    return dict(json.loads(l.removeprefix('PAGE ')) for l in done.stdout.splitlines() if l.startswith('PAGE '))
+
+@pytest.mark.parametrize('page', READ)
+def test_a_page_can_be_run_from_what_is_committed(read, page): assert read[page]==''
