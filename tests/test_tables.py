@@ -108,13 +108,21 @@ def test_the_page_of_strong_augmentation_says_which_network_it_was(size):
     cell, = (s for c in page['cells'] if 'augmented = [b for' in (s := ''.join(c['source'])))
     strong = both_sizes()
     for r in strong: r['generations'] = [g for g in r['generations'] if g['size']==size]
-    worlds = dict(fashion=both_sizes())
-    ns = vars(iutok.tables) | dict(worlds=worlds, plain=worlds, strong=dict(fashion=strong, emoji=[]),
+    small,large = (iutok.tables.of_network('ar', 'gfd', s) for s in ('small', 'large'))
+    ns = vars(iutok.tables) | dict(sets=[('fashion', both_sizes(), strong), ('emoji', [], [])], small=small, large=large,
+                                   has_larger=lambda rows: any(large(r) is not None for r in rows),
                                    run=SimpleNamespace(notebook='table5_xl_and_strong_aug'))
     exec(cell, ns)
     plain,augmented = ns['ours'][0],ns['augmented'][0]
     assert list(augmented.said)==(['larger: gFD', 'larger: IS'] if size=='large' else ['gFD', 'IS'])
     for h in augmented.said: assert augmented.said[h].equals(plain.said[h]) # the same numbers under the same heading
+
+def test_the_larger_network_of_table_1_stands_beside_what_is_committed_of_table_5():
+    page = load_json(ROOT/'nbs'/'table5_xl_and_strong_aug.ipynb')
+    shown = next(''.join(o['data']['text/html']) for c in page['cells'] if 'augmented = [b for' in ''.join(c['source'])
+                 for o in c['outputs'])
+    assert 'larger: gFD' in shown and ', strong' in shown
+    for block in ('fashion, quick', 'fashion, mini'): assert block in shown
 
 def test_the_same_pair_of_two_worlds_has_two_rows():
     one = gains(EMOJI)
