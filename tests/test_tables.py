@@ -109,7 +109,8 @@ def test_the_page_of_strong_augmentation_says_which_network_it_was(size):
     strong = both_sizes()
     for r in strong: r['generations'] = [g for g in r['generations'] if g['size']==size]
     small,large = (iutok.tables.of_network('ar', 'gfd', s) for s in ('small', 'large'))
-    ns = vars(iutok.tables) | dict(sets=[('fashion', both_sizes(), strong), ('emoji', [], [])], small=small, large=large,
+    ns = vars(iutok.tables) | dict(small=small, large=large,
+                                   sets=[('fashion', both_sizes(), strong), ('emoji', [], [])],
                                    has_larger=lambda rows: any(large(r) is not None for r in rows),
                                    run=SimpleNamespace(notebook='table5_xl_and_strong_aug'))
     exec(cell, ns)
