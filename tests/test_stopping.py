@@ -88,8 +88,9 @@ def test_a_kernel_that_is_interrupted_shows_one_sentence(tmp_path): # as Jupyter
         manager.shutdown_kernel(now=True)
 
 @pytest.mark.parametrize('finished', [7, 8, None]) # steps of the record that the first process leaves
-def test_one_process_at_a_time_is_at_work_in_a_folder(tmp_path, capsys, finished):
-    run,left,values = script('run'),[],dict(steps=7, name='a', run_root='/b')
+def test_one_process_at_a_time_is_at_work_in_a_folder(tmp_path, finished):
+    run,left,said,values = script('run'),[],[],dict(steps=7, name='a', run_root='/b')
+    run.print = lambda text, **kw: said.append(text) # what is captured can be lost while it is read
     def second():
         try:
             with run.claim(tmp_path, values) as wanted: left.append(wanted)
@@ -99,7 +100,9 @@ def test_one_process_at_a_time_is_at_work_in_a_folder(tmp_path, capsys, finished
         other = threading.Thread(target=second)
         other.start()
         until = time.time()+60
-        while 'this one waits' not in capsys.readouterr().out: assert time.time()<until
+        while not any('this one waits' in t for t in said):
+            assert time.time()<until
+            time.sleep(.01)
         assert not left
         if finished: (tmp_path/'record.json').write_text(f'{{"params": {{"steps": {finished}}}}}')
     other.join(60)
