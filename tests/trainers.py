@@ -46,7 +46,8 @@ def pixels(tok, calm, **kw):
     d = Discriminate(disc, g)
     adam = lambda ps: torch.optim.Adam(ps, betas=(.5, .9))
     return dict(g=Phase(g, adam(g.trainable), RATE), d=Phase(d, adam(disc.parameters()), RATE, 2))
-FIXED = dict(gain=None, g_weight=.5) # the adaptive weight is a process's own
+# the adaptive weight is a process's own, and rounding turns the sign that is the gradient of an absolute error
+FIXED = dict(gain=None, g_weight=.5, l1=0., mse=1.)
 
 def vqkd(calm=False): # k-means start, codes that die and move, AdamW's groups
     tok = vqkd_tokenizer(3, SIDE, 8, 16, 4, width=16, depth=1, heads=2)
