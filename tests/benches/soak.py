@@ -1,8 +1,10 @@
 """A training of the mini table that is killed thirty times, every third time in the middle of a save, against one that
 was left alone: the same weights, to the last bit.
 
-IUTOK_KILLS=3 kills less often, IUTOK_PROFILE=quick trains less. Killed is all that `scripts/run` started."""
+IUTOK_KILLS=3 kills less often. IUTOK_PROFILE=smoke trains less, and saves at its end alone. Killed is all that
+`scripts/run` started."""
 import json, os, random, subprocess, sys, tempfile, time
+from contextlib import suppress
 from pathlib import Path
 import psutil
 from _measure import row
@@ -22,7 +24,8 @@ def start(root, name):
 def kill(p):
     "SIGKILL to all of it at once; the page's process is in no group of ours."
     whole = psutil.Process(p.pid)
-    for child in [*whole.children(recursive=True), whole]: child.kill()
+    for child in [*whole.children(recursive=True), whole]:
+        with suppress(psutil.NoSuchProcess): child.kill()
     p.wait()
 
 def saves(folder): return list(folder.glob('.checkpoint.pt.*')) # being written
@@ -42,8 +45,8 @@ def reached(folder, began):
     except (FileNotFoundError, ValueError): return -1
 
 def killed(root, name, steps):
-    "Trains, killed at KILLS steps, which ascend; how many of them hit a save."
-    rng,in_a_save = random.Random(0),0
+    "Trains, killed at KILLS steps, which ascend; how many kills it got, and how many of them hit a save."
+    rng,kills,in_a_save = random.Random(0),0,0
     folder = root/name
     for k,s in enumerate(sorted(rng.randrange(steps) for _ in range(KILLS))):
         p,began = start(root, name),time.time()
@@ -51,7 +54,8 @@ def killed(root, name, steps):
         if k%3==0: in_a_save += wait(p, lambda: saves(folder), 600) # of the next checkpoint
         if p.poll() is not None: break
         kill(p)
-    return k+1,in_a_save
+        kills += 1
+    return kills,in_a_save
 
 def finish(root, name):
     "To its end, without a kill."
