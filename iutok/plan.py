@@ -454,11 +454,17 @@ def recorded(
     profile:str,         # smoke, quick, mini or paper
     world:str=WORLDS[0], # a name in WORLDS
 )->list[dict]:           # records
-    "Every record that is committed for these sizes."
+    "Every record that is committed for these sizes, once; its seconds are what table 1's machine would have taken."
     own = run_set(profile, world).replace('-', '_')
-    places = sorted((project_root()/'nbs'/'results').glob(f'*_{own}/runs.json'))
+    results,out = project_root()/'nbs'/'results',{}
+    places = sorted(results.glob(f'*_{own}/runs.json'))
     if world==WORLDS[0]: places = [p for p in places if not any(f'_{w}_' in p.parent.name for w in WORLDS[1:])]
-    return [r for p in places for r in load_json(p)]
+    def rate(folder): return load_json(folder/'cost.json')['rate'] if (folder/'cost.json').exists() else None
+    then = rate(results/f'table1_{own}')
+    for p in places:
+        slower = (rate(p.parent) or then)/then if then else 1
+        for r in load_json(p): out.setdefault(r['id'], r | dict(seconds=r['seconds']*slower))
+    return list(out.values())
 
 def expected(
     runs:list[Planned], # what is to be made

@@ -148,8 +148,8 @@ def test_collect_takes_what_a_page_shows_and_says_what_is_missing(tmp_path, monk
         Image.new('L', (4, 2)).save(runs/f'vqgan-pixel-s{s}-scores'/'strip.png')
     (out/'stale').mkdir(parents=True)
     collect.main('losses')
-    assert {p.name for p in out.iterdir()}=={'records.json', 'runs.json'} | {f'vqgan-pixel-s{s}.{e}' for s in (0, 1)
-        for e in ('png', 'csv')}
+    shown = {f'vqgan-pixel-s{s}.{e}' for s in (0, 1) for e in ('png', 'csv')}
+    assert {p.name for p in out.iterdir()}=={'records.json', 'runs.json', 'cost.json'} | shown
     assert (out/'vqgan-pixel-s1.csv').read_text()=='step,g_l1\n20,0.1235\n'
     assert [r['run'] for r in load_json(out/'records.json')]==['vqgan-pixel-s0-scores', 'vqgan-pixel-s1-scores']
     assert len(load_json(out/'runs.json'))==4

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from clone import script
 from iutok.checks import PROFILES, WORLDS
+from iutok.files import save_json
 from iutok.plan import ARTEFACTS, Choice, artefacts, choice_of, expected, filled, kind_of, launcher, lines_of
 from iutok.plan import lists_of, needs, recorded, run_named, wanted
 from iutok.settings import resolve, run_folder
@@ -137,6 +138,19 @@ def test_costs_are_those_of_the_records():
     names = 'vqgan-s0-ar-small-s0', 'vqgan-s0-ar-small-x500-s0'
     assert expected([run_named(n, lists) for n in names], made)=={ # in proportion to their steps
         n:(s, '2 of train_ar-small') for n,s in zip(names, (125, 250))}
+
+def test_a_run_is_recorded_once_in_the_seconds_of_one_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr('iutok.plan.project_root', lambda: tmp_path)
+    def put(table, rate, **seconds):
+        folder = tmp_path/'nbs'/'results'/table
+        folder.mkdir(parents=True)
+        save_json(folder/'runs.json', [dict(id=k, run=k, seconds=v) for k,v in seconds.items()])
+        if rate: save_json(folder/'cost.json', dict(rate=rate))
+    put('table1_quick', 60e9, a=10.)
+    put('table5_quick', 30e9, a=30., b=40.) # half as fast
+    put('table6_quick', None, c=5.)
+    put('table1_emoji_quick', 60e9, d=1.)
+    assert {r['id']:r['seconds'] for r in recorded('quick')}==dict(a=10., b=20., c=5.)
 
 # --- machines
 

@@ -83,7 +83,7 @@ def test_the_cost_of_a_plan_says_what_is_known_and_what_is_estimated(monkeypatch
     runs = [run_named(n, lists_of('quick')) for n in ('vqgan-s0', 'vqgan-s7', 'fsq-s0-ar-large-s0')]
     r.plan(runs, quick, Choice('quick'), 2)
     said = capsys.readouterr().out
-    for part in (f'{took:.0f} s when', ' of train_vqgan', '2 runs, as the committed', 'other 1 runs',
+    for part in (f'{took:.0f} s when', 's, like 2 of train_vqgan', '2 runs, as the committed', 'other 1 runs',
                  '3 runs to make'):
         assert part in said, said
     c = Choice('mini', 'emoji')
