@@ -217,7 +217,8 @@ for kind in ('table1_tokenizers', 'fig_losses', 'fig_codebooks'):
 
 # %% ../nbs/39_settings.ipynb #c01e0a12
 COLOUR = dict(data='emoji', image_size=64)
-EMOJI_PIXELS = COLOUR | dict(width=8, mults=[1, 2, 4, 4], disc_width=16, steps=300, batch_size=32, look_every=150)
+EMOJI_PIXELS = COLOUR | dict(width=8, mults=[1, 2, 4, 4], disc_width=16, steps=600, batch_size=32, gan_start=.75,
+                             look_every=150)
 EMOJI = dict(
     vqgan    = EMOJI_PIXELS | dict(n_codes=1024),
     cvqvae   = EMOJI_PIXELS | dict(n_codes=1024),
@@ -235,8 +236,8 @@ TINY,HALF = dict(mults=[1, 1, 1, 1]),dict(train_images=10_000, held_images=None)
 EMOJI_SIZES = dict(
     mini  = {},
     smoke = dict(vqgan=TINY, cvqvae=TINY, fsq=TINY, decoder=TINY, scorer=dict(data='emoji')),
-    quick = {kind:HALF | dict(steps=300) for kind in ('vqgan', 'cvqvae', 'fsq', 'decoder', 'vqkd')} | dict(
-        cluster=HALF, ar=HALF | dict(steps=250), nar=HALF | dict(steps=250), evaluate=HALF))
+    quick = {kind:HALF | dict(steps=600, look_every=150) for kind in ('vqgan', 'cvqvae', 'fsq', 'decoder')} | dict(
+        vqkd=HALF | dict(steps=300), cluster=HALF, ar=HALF | dict(steps=250), nar=HALF | dict(steps=250), evaluate=HALF))
 for profile,sizes in dict(mini={}, smoke=SMOKE, quick=QUICK).items():
     for kind,row in EMOJI.items():
         row = MINI[kind] | row | sizes.get(kind, {}) | EMOJI_SIZES[profile].get(kind, {}) | dict(profile=profile)
