@@ -326,6 +326,8 @@ DOORS = [
     (viz.to_pixels, dict(x=X), dict(x=(X[0,0], None, X.long(), [1]))),
     (viz.patch_spread, dict(images=U8, h=2, w=2), dict(h=(*COUNT, 3), w=COUNT, images=(None, U8[0]))),
     (viz.patch_errors, dict(x=U8, x_hat=U8, side=4), dict(side=(*COUNT, 3), x_hat=(U8[:2], None))),
+    (viz.wall, dict(x=U8, rows=dict(a=(torch.zeros(len(U8), 2, 2).long(), U8, U8[:1].expand(2, 1, *U8.shape[1:]))),
+                    classes=['c']), dict(rows=({},), size=(0, NAN))),
     (viz.compare_worst, dict(rows=dict(a=U8, b=U8), side=4),
      dict(rows=({}, dict(a=U8, b=U8[:2])), boxes=(-1, .5), side=COUNT, size=(0, NAN))),
     (viz.codebook_map, dict(codes=ROWS, counts=torch.arange(20)),
