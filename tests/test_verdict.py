@@ -67,13 +67,14 @@ def test_cost_is_that_of_the_records_scaled_by_the_two_machines():
         assert said in line
 
 def test_a_run_that_nobody_made_has_an_estimate_by_its_steps():
-    r = script('reproduce')
-    def seconds(name, **kw):
-        c = Choice('mini', 'emoji', **kw)
-        return r.estimated(run_named(name, lists_of('mini', 'emoji')), c)
-    more = seconds('vqgan-s0-ar-small-s0', overrides=dict(train_ar=dict(steps=4000)))
-    assert more>5*seconds('vqgan-s0-ar-small-s0')
-    assert r.estimated(run_named('vqgan-s0', lists_of('mini')), Choice('mini')) is None
+    r,lists = script('reproduce'),lists_of('mini', 'emoji')
+    quick = [dict(notebook='train_ar', params=dict(size='small', steps=100), seconds=s) for s in (50., 70.)]
+    def seconds(name, steps):
+        c = Choice('mini', 'emoji', overrides=dict(train_ar=dict(steps=steps)))
+        return r.estimated(run_named(name, lists), c, quick)
+    assert seconds('vqgan-s0-ar-small-s0', 400)==pytest.approx(4*60)
+    assert seconds('vqgan-s0-ar-large-s0', 100)==pytest.approx(r.LIKE['train_ar-large'][1]*60)
+    assert r.estimated(run_named('vqgan-s0', lists), Choice('mini', 'emoji'), quick) is None
 
 def test_the_cost_of_a_plan_says_what_is_known_and_what_is_estimated(monkeypatch, capsys, tmp_path):
     r = script('reproduce')
@@ -87,8 +88,8 @@ def test_the_cost_of_a_plan_says_what_is_known_and_what_is_estimated(monkeypatch
                  '3 runs to make'):
         assert part in said, said
     c = Choice('mini', 'emoji')
-    r.plan([run_named('vqgan-s0', lists_of('mini', 'emoji'))], tmp_path, c, 2)
-    assert 's, estimated' in (said := capsys.readouterr().out) and 'estimated from single steps' in said
+    r.plan([run_named('vqgan-s0', lists_of('mini', 'emoji'))], quick.with_name('table1_emoji_mini'), c, 2)
+    assert 's, estimated' in (said := capsys.readouterr().out) and f'1 runs, {r.GUESS}' in said
 
 @pytest.mark.parametrize('args, said', [
     (['--teachers', 'efnet'], "no teacher 'efnet'"), (['--teachers', 'timm:a/b'], "no teacher 'timm:a/b'"),
