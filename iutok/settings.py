@@ -7,9 +7,9 @@ __all__ = ['PAPER', 'STRONG', 'F16', 'F8', 'GAN', 'VQGAN_LOSSES', 'LLAMAGEN_LOSS
            'LLAMAGEN', 'DECODER', 'BIG_VIT', 'BASE_VIT', 'VQKD', 'CLUSTER', 'RECIPES', 'AR', 'NAR', 'SMALL',
            'MINI_PIXELS', 'MINI', 'FEW', 'SMOKE_PIXELS', 'SMOKE', 'LESS', 'QUICK_PIXELS', 'QUICK', 'PAPER_ROWS',
            'COLOUR', 'EMOJI_PIXELS', 'EMOJI', 'TINY', 'HALF', 'EMOJI_SIZES', 'T2I', 'MINI_T2I', 'NATIVE', 'QUESTIONS',
-           'TABLES', 'FIGURES', 'FEWER', 'PAPER_RUNS', 'EVERYWHERE', 'WITH_DATA', 'NEEDS', 'OPTIONAL', 'OTHERWISE',
-           'run_set', 'world_of', 'run_folder', 'figure_row', 'rows_of', 'takes', 'weights', 'default_recipe',
-           'recipe_row', 'check_parameters', 'resolve', 'check_places', 'parse_words']
+           'HOW', 'TABLES', 'FIGURES', 'FEWER', 'PAPER_RUNS', 'EVERYWHERE', 'WITH_DATA', 'NEEDS', 'OPTIONAL',
+           'OTHERWISE', 'run_set', 'world_of', 'run_folder', 'figure_row', 'rows_of', 'takes', 'weights',
+           'default_recipe', 'recipe_row', 'check_parameters', 'resolve', 'check_places', 'parse_words']
 
 # %% ../nbs/39_settings.ipynb #f75d692f
 import os
@@ -237,7 +237,8 @@ EMOJI_SIZES = dict(
     mini  = {},
     smoke = dict(vqgan=TINY, cvqvae=TINY, fsq=TINY, decoder=TINY, scorer=dict(data='emoji')),
     quick = {kind:HALF | dict(steps=600, look_every=150) for kind in ('vqgan', 'cvqvae', 'fsq', 'decoder')} | dict(
-        vqkd=HALF | dict(steps=300), cluster=HALF, ar=HALF | dict(steps=250), nar=HALF | dict(steps=250), evaluate=HALF))
+        vqkd=HALF | dict(steps=300), cluster=HALF, evaluate=HALF,
+        ar=HALF | dict(steps=250), nar=HALF | dict(steps=250)))
 for profile,sizes in dict(mini={}, smoke=SMOKE, quick=QUICK).items():
     for kind,row in EMOJI.items():
         row = MINI[kind] | row | sizes.get(kind, {}) | EMOJI_SIZES[profile].get(kind, {}) | dict(profile=profile)
@@ -272,20 +273,23 @@ for p in ('smoke', 'quick', 'mini'):
                                                                    name='{teacher}-{quantizer}-s{seed}')
 
 # %% ../nbs/39_settings.ipynb #460e134f
+HOW = 'temperature', 'top_k', 'top_p', 'scale' # samples are drawn
 RECIPES |= {f'{p}-sample': dict(
     notebook='sample', profile=p, network=f'runs/{p}/vqgan-s0-ar-small-s0', prompts=[], n=2 if p=='smoke' else 8,
-    scale=1., seed=0, name='{network_name}-samples') for p in ('smoke', 'quick', 'mini')}
+    scale=1., temperature=1., top_k=0, top_p=1., seed=0, name='{network_name}-samples')
+    for p in ('smoke', 'quick', 'mini')}
 RECIPES |= {f'{p}-evaluate_t2i': dict(
     notebook='evaluate_t2i', profile=p, network=f'runs/emoji-{p}/fsq-s0-t2i-ar-small-s0', n=dict(smoke=20).get(p, 300),
     scale=1., seed=0, name='{network_name}-scores') for p in ('smoke', 'quick', 'mini')}
 PAPER_ROWS |= dict(sample='paper-sample')
 RECIPES |= {'paper-sample': RECIPES['mini-sample'] | dict(
-    profile='paper', network='runs/paper/vqgan-8192-dd2-s3407-ar-llama_medium-s3407', scale=1.75)}
+    profile='paper', network='runs/paper/vqgan-8192-dd2-s3407-ar-llama_medium-s3407') | {
+    k:RECIPES['paper-evaluate'][k] for k in HOW}}
 # how its sentences were drawn the paper does not say: here as its classes are
 RECIPES |= {'paper-evaluate_t2i': RECIPES['mini-evaluate_t2i'] | dict(
     profile='paper', network='runs/paper/vqgan-8192-dd2-s3407-t2i-ar-llama_medium-s3407', n=30_000,
     extractor='inception', matcher='clip') | {
-    k:RECIPES['paper-evaluate'][k] for k in ('temperature', 'top_k', 'top_p', 'scale')}}
+    k:RECIPES['paper-evaluate'][k] for k in HOW}}
 
 # %% ../nbs/39_settings.ipynb #ecddd3fc
 TABLES = ('table2_sota', 'table3_coco_t2i', 'table4_cluster_encoders', 'table5_xl_and_strong_aug',

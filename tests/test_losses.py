@@ -97,6 +97,14 @@ def test_perceptual_stays_float32_and_resizes():
     with torch.autocast('cpu', torch.bfloat16): out = Perceptual(net, size=16)(x, x)
     assert sizes == [(16, 24)]*2 and out.dtype == torch.float32 and out == 0
 
+@pytest.mark.parametrize('side', range(40, 140, 3)) # some of which, times 64/side, fall just below 64
+def test_perceptual_resizes_the_shorter_side_exactly(side):
+    seen = []
+    def net(x): seen.append(tuple(x.shape[-2:])); return [x]
+    x = torch.zeros(1, 3, side, 2*side)
+    Perceptual(net, size=64)(x, x)
+    assert seen==[(64, 128)]*2
+
 def test_effnet_form_takes_any_network_of_maps():
     net = lambda x: [F.avg_pool2d(x, 2**i) for i in range(1, 6)]
     p = perceptual_effnet(net, size=64)

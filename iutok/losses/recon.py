@@ -78,7 +78,8 @@ class Perceptual(nn.Module):
 
     def maps(self, x): # (B, 3, H, W) in [-1, 1] -> list of unit-length maps, float32
         x = (x.float()-self.shift)/self.scale
-        if self.size: x = F.interpolate(x, scale_factor=self.size/min(x.shape[-2:]), mode='bilinear')
+        sides = x.shape[-2:]
+        if self.size: x = F.interpolate(x, [round(n*self.size/min(sides)) for n in sides], mode='bilinear')
         word = 'bf16' if self.fast and fast_bfloat16(x.device) else 'fp32'
         with autocast(word, x.device): maps = self.net[0](x)
         return [unit_length(m.float()) for m in maps]
