@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 from .analysis import MEASURES,cell,check_codebooks,check_frozen,kind_of,label,mean_spread,measured_on
 from .checks import PROFILES,WORLDS,check_choice
 from .files import atomic,load_json,project_root
@@ -334,7 +335,9 @@ def looks(
             dict(selector='td', props='text-align:right; white-space:nowrap')]
     look = df.style.format(escape='html').format_index(escape='html').format_index(escape='html', axis=1)
     look = look.map(grey).apply(lambda _: style, axis=None).set_table_styles(left)
-    return look.set_tooltips(titles, as_title_attribute=True) if (titles!='').any(axis=None) else look
+    if (titles!='').any(axis=None): look.set_tooltips(titles, as_title_attribute=True)
+    same = look.set_uuid('').to_html() # an id by what it shows: a page run again stays the same file
+    return look.set_uuid(f'{crc32(same.encode()):08x}')
 
 def _where(block, row, heading): # the records of a cell, a line each
     col = block.columns[heading]

@@ -69,6 +69,7 @@ def test_a_missing_row_is_shown_as_missing():
     assert NOT_RUN not in df[block].loc['Cluster (dino)'].tolist()
     assert 'Cluster (vit)' not in ours[0].numbers['row'].tolist() and ours[0].protocol['fd']=='FD-fashion'
     page = looks(df, ours).to_html()
+    assert page==looks(df, ours).to_html()!=looks(df.iloc[:1], ours).to_html() # pages run again stay as they are
     assert '#999' in page and page.count('cluster-mae-s0-decoder-scores, commit 66aeb5f')==len(ours[0].said.columns)
     assert '66aeb5f836, seed 0, 1' in notes(ours)
 
