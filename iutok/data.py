@@ -487,5 +487,7 @@ def sequential(
     for name,n in dict(size=size, batch_size=batch_size, world=world).items(): check_count(name, n)
     check_count('rank', rank, 0, world-1)
     for idx in torch.arange(len(images)).split(batch_size)[rank::world]:
-        u = np.random.default_rng([2, seed, int(idx[0])]).random((len(idx), N_UNIFORM))
-        yield Batch(images.batch(idx, size, transform, u), images.labels[idx], idx)
+        first,last = int(idx[0]),int(idx[-1])
+        blocks = range(first//64, last//64+1) # of 64 places, whose numbers are the same in batches of any size
+        u = np.concatenate([np.random.default_rng([2, seed, k]).random((64, N_UNIFORM)) for k in blocks])
+        yield Batch(images.batch(idx, size, transform, u[first%64:][:len(idx)]), images.labels[idx], idx)

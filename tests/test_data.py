@@ -222,6 +222,15 @@ def test_sequential_sees_every_image_once(test):
     assert [len(b.y) for b in out] == [10, 10, 3] and torch.equal(torch.cat([b.idx for b in out]), torch.arange(23))
     assert torch.equal(torch.cat([b.u8 for b in out])[:, 0], few.pixels)
 
+@pytest.mark.parametrize('batch, world', [(1, 1), (10, 2), (64, 1), (65, 3), (150, 1)])
+def test_a_crop_in_order_is_that_of_its_place(test, batch, world): # whatever the batches and the processes
+    few = test.take(150)
+    want, = sequential(few, 16, 150, 'default', seed=3)
+    for b in (b for r in range(world) for b in sequential(few, 16, batch, 'default', seed=3, rank=r, world=world)):
+        assert torch.equal(b.u8, want.u8[b.idx])
+    other, = sequential(few, 16, 150, 'default', seed=4)
+    assert len({bytes(x.numpy()) for x in want.u8})==150 and not torch.equal(other.u8, want.u8)
+
 def test_batches_refuse_wrong_numbers(train):
     for kw, says in ((dict(batch_size=10, world=3), 'multiple of world=3'),
                      (dict(batch_size=0), 'batch_size must be a whole number of at least 1, got 0'),
