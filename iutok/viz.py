@@ -104,7 +104,8 @@ def wall(
     classes:list[str], # C names
     size:float=.42,    # inches per image
 ):                     # matplotlib figure
-    "Images as several tokenizers see and rebuild them, beside samples of networks trained on their codes."
+    """Images as several tokenizers see and rebuild them, beside samples of networks trained on their codes.
+    Raises ValueError without rows."""
     if not rows: raise ValueError('There are no rows to show.')
     check_range('size', size, 0, open_low=True)
     n = len(x),len(classes)
