@@ -348,7 +348,8 @@ def test_what_is_given_stays_where_it_was(make, side, how):
     u8 = torch.full((2, 3, 12, 12), 9, dtype=torch.uint8)
     ns = dict(torch=torch, F=F, net=net, z=z, u8=u8, said=False,
               tok=SimpleNamespace(grid=lambda: (side, side)), some=SimpleNamespace(labels=torch.tensor([0, 2])),
-              run=SimpleNamespace(scale=1., seed=0, folder=Path()), painted=lambda ids: ids.view(-1, side, side),
+              run=SimpleNamespace(scale=1., temperature=1., top_k=0, top_p=1., seed=0, folder=Path()),
+              painted=lambda ids: ids.view(-1, side, side),
               compare_rows=shown.append, save_png=lambda *_: None)
     start, = (c for c in CELLS if 'def painted(' in c)
     exec(start[start.index("masked = "):], ns)
