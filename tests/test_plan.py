@@ -115,6 +115,14 @@ def test_who_stopped_a_workflow_is_told_the_same_command_again(monkeypatch, repr
     with pytest.raises(SystemExit): reproduce(*words)
     assert shlex.split(told[0])==['scripts/reproduce', '--profile', 'smoke', *words]
 
+def test_options_and_values_may_stand_anywhere_between_words(monkeypatch, reproduce):
+    ways = 'emoji table8 vqgan-s0.steps=3 --seeds 1 -n', 'emoji -n vqgan-s0.steps=3 --seeds 1 table8'
+    def asked(line):
+        monkeypatch.setattr(sys, 'argv', ['scripts/reproduce', *line.split()])
+        return vars(reproduce.script.arguments())
+    first,second = map(asked, ways)
+    assert first==second and first['targets']==['table8'] and first['words']==['vqgan-s0.steps=3'] and first['n']
+
 @pytest.mark.parametrize('word, says', [
     ('--seeds=-1', 'every number of seeds must be'), ('--seeds=0,x', 'whole numbers between commas'),
     ('--seeds=', 'whole numbers between commas'), ('--seeds=0,1,0', 'seeds must be different'),
