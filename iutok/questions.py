@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CHEAP', 'SAMPLED', 'PHOTOS', 'LARGE', 'group_draws', 'taus', 'interval', 'world_and_sizes', 'network_rows',
-           'which_predicts', 'damaged', 'damaged_rfd', 'training_flops', 'crossings', 'budget_rows', 'LinearCodec',
-           'start_alike', 'fit_codec', 'codec_scores', 'fit_small', 'photographs', 'cell_means', 'transfer_scores']
+           'comparable', 'which_predicts', 'damaged', 'damaged_rfd', 'training_flops', 'crossings', 'budget_rows',
+           'LinearCodec', 'start_alike', 'fit_codec', 'codec_scores', 'fit_small', 'photographs', 'cell_means',
+           'transfer_scores']
 
 # %% ../nbs/84_questions.ipynb #06cce404
 from pathlib import Path
@@ -14,12 +15,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor,nn
 from .checks import check_count,check_counts,check_integers,check_range,check_seed
-from .analysis import kind_of,label
+from .analysis import check_frozen,kind_of,label
 from .evaluation import decode_u8,mutual_information
 from .images import ImageSet
 from .metrics.features import Extractor
 from .metrics.pixels import psnr,ssim
 from .metrics.scores import reference_stats,score_images
+from .nulls import usual_size
 from .pixels import check_tensor,check_u8,square,to_float
 from .proposals.tokens import tokens_of
 from .quantizers import VQ,Quantizer,codebook_entropy,codebook_perplexity,usage
@@ -93,6 +95,19 @@ def network_rows(
             out.append(row)
     import pandas as pd
     return pd.DataFrame(out).astype({k:float for k in ('gfd', 'judge_gfd', 'judge_rfd', *CHEAP, *SAMPLED)})
+
+# %% ../nbs/84_questions.ipynb #0a6e6ee2
+def comparable(
+    tables:list[list[dict]], # records of evaluate runs, table by table, of one world and set of sizes
+)->list[dict]:
+    "A record per tokenizer and seed, of equal K and equal in all that a table freezes; the largest table decides which."
+    kept = {}
+    for r in usual_size([r for rs in sorted(tables, key=len, reverse=True) for r in rs])[0]:
+        row = label(r),r['trained']['seed']
+        try: check_frozen([*kept.values(), r])
+        except ValueError: continue
+        kept.setdefault(row, r)
+    return list(kept.values())
 
 # %% ../nbs/84_questions.ipynb #22e52c2a
 def which_predicts(

@@ -614,7 +614,7 @@ WITHOUT = {
         plan: kind_of expected other_values
         pretrained: records_of
         provenance: protocol_of source_of linked_html
-        questions: world_and_sizes network_rows training_flops
+        questions: world_and_sizes network_rows comparable training_flops
         tables: world_of_record rows_by_world metric network_of trained_on digits tabulate looks notes finish plain
         text_evaluation: score_table
         verdict: columns_of seed_noise other_sizes say_verdict best_cells

@@ -1,7 +1,8 @@
 "The main job at smoke size, in a copy of the clone: from nothing to the table, again, with another parameter."
 import csv,json,os,random,re,shutil,signal,subprocess,sys,time
 from pathlib import Path
-import pytest
+import numpy as np, pytest, torch
+from PIL import Image
 from clone import script
 
 ROOT = Path(__file__).parents[1]
@@ -129,6 +130,29 @@ def planned(clone, *words, profile='smoke', overrides={}, **options): # runs tha
     runs = set(re.findall(r'(?m)^  (\S+)', out))
     assert f'{len(runs)} runs to make; nothing was run.' in out
     return runs
+
+def test_what_is_collected_is_the_table_and_every_run_behind_it(clone, done):
+    call(clone, 'scripts/collect', 'table1', 'smoke')
+    out,made = clone/'nbs'/'results'/'table1_smoke',records(clone)
+    kept = {r['run']:r for r in json.loads((out/'runs.json').read_text())}
+    assert kept.items()<=made.items() and {u['run'] for r in kept.values() for u in r['uses'].values()}<=set(kept)
+    rows = [r['run'] for r in json.loads((out/'records.json').read_text())]
+    assert rows==[u['run'] for u in made['table1_tokenizers']['uses'].values()]
+    assert (out/'table1_tokenizers.csv').read_bytes()==(clone/'runs'/'smoke'/'table1_tokenizers.csv').read_bytes()
+    assert {p.parent.name for p in out.glob('*/strip.png')}==set(rows) # one seed
+    shutil.rmtree(out)
+
+def test_the_wall_shows_what_the_runs_themselves_drew(clone, done, monkeypatch):
+    collect,runs = script('collect'),clone/'runs'/'smoke'
+    monkeypatch.setattr(collect, 'wall', lambda *given: given)
+    names = [u['run'] for u in records(clone)['table1_tokenizers']['uses'].values()]
+    x,rows,classes = collect.picture_of(runs, names)
+    assert len(rows)==len(names) and len(classes)==10
+    for name,(ids,again,drawn) in zip(names, rows.values()):
+        strip = torch.from_numpy(np.array(Image.open(runs/name/'strip.png').convert('RGB')))
+        strip = strip.unfold(0, 32, 32).unfold(1, 32, 32) # held-out images over reconstructions
+        assert torch.equal(x, strip[0]) and (again*255-strip[1]).abs().max()<=1
+        assert len(ids)==len(x) and drawn.shape[:2]==(2, 10)
 
 def test_a_changed_parameter_reruns_what_depends_on_it(clone, done):
     assert planned(clone)==set()
