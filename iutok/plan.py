@@ -82,18 +82,19 @@ _GRID = dict(base='effnet', Ks=[128, 2048], Ds=[4, 64], strong=['vqgan', 'fsq'],
              points=['small-x50', 'small-x1000', 'large-x1000'], asked=['see64', 'see256'])
 LISTS = dict(
     smoke = dict(pixels=_TABLE1, teachers=['effnet'], seeds=[0], sizes=['small', 'large'], masks=['nar_small'],
-                 nulls=['random'], kd_nulls=[], cluster_more=['vit'], ladder=['clip', 'clip_large'],
+                 nulls=['random'], kd_nulls=[], cluster_more=['vit'], kd_more=[], ladder=['clip', 'clip_large'],
                  base='effnet', Ks=[32], Ds=[4], strong=['fsq'], captioned=['fsq'], points=['large-x60'],
                  asked=['see64']),
     quick = dict(pixels=['vqgan', 'fsq'], teachers=['effnet'], seeds=[0], sizes=['small'], masks=[],
-                 nulls=['random', 'pixels', 'edges'], kd_nulls=['random', 'shuffled'],
-                 cluster_more=_PAPERS, ladder=_LADDER,
+                 nulls=['random', 'shuffled', 'pixels', 'edges'], kd_nulls=['random', 'shuffled'],
+                 cluster_more=_PAPERS, kd_more=_PAPERS, ladder=_LADDER,
                  **_GRID | dict(points=['small-x50', 'small-x125', 'small-x500', 'large-x700'])),
     mini  = dict(pixels=_TABLE1, teachers=['effnet', *_PAPERS], seeds=[0, 1], sizes=['small', 'large'],
-                 masks=['nar_small'], nulls=['random', 'pixels', 'edges'], kd_nulls=['random', 'shuffled'],
-                 cluster_more=[], ladder=_LADDER, **_GRID),
+                 masks=['nar_small'], nulls=['random', 'shuffled', 'pixels', 'edges'],
+                 kd_nulls=['random', 'shuffled'], cluster_more=[], kd_more=[], ladder=_LADDER, **_GRID),
     paper = dict(pixels=_TABLE1, teachers=_PAPERS, seeds=[3407], sizes=['llama_medium'], masks=['mage_base'],
-                 nulls=[], kd_nulls=[], cluster_more=[], ladder=['openclip_L_14', 'openclip_H_14', 'openclip_bigG_14'],
+                 nulls=[], kd_nulls=[], cluster_more=[], kd_more=[],
+                 ladder=['openclip_L_14', 'openclip_H_14', 'openclip_bigG_14'],
                  **_GRID | dict(base='clip', Ks=[1024, 32768], Ds=[8, 128], points=[])))
 IN_TABLE1 = {('emoji', 'quick'): dict(cluster=['random']), # teachers that understand nothing, as controls
              ('emoji', 'mini'):  dict(vqkd=['random', 'shuffled'], cluster=['random', 'pixels', 'edges'])}
@@ -142,6 +143,7 @@ def lists_of(
     table1 = [*p['pixels'], *kinds['vqkd'], *kinds['cluster']]
     family = ['vqgan', 'fsq', base, f"cluster-{p['base']}"]
     more = [f'cluster-{t}' for t in p['cluster_more']]
+    taught = more+[f'vqkd-{t}' for t in p['kd_more']]
     budget = ['vqgan', base] if profile=='smoke' else family + ['cluster-random']*(profile!='paper')
     one = [n for n in grid[1:] if f"-k{codes['n_codes']}-" in n or n.endswith(f"-d{codes['dim']}")] # in one of the two
     ablation = [base, *(f'{base}-{n}' for n in p['asked'])]
@@ -150,7 +152,7 @@ def lists_of(
         seeds=seeds, first=[first], base=[p['base']], sizes=p['sizes'], masks=p['masks'],
         first_size=p['sizes'][:1], last_size=p['sizes'][-1:],
         row=rows(table1), cluster_row=rows([*kinds['cluster'], *more]),
-        null_row=rows(n for n in nulls if n not in table1),
+        more_row=rows(n for n in taught if n not in table1), null_row=rows(n for n in nulls if n not in table1),
         family=rows(family, seeds[:1]), budget=rows(budget), points=p['points'],
         strong=rows([*p['strong'], base], seeds[:1]),
         captioned=rows([*p['captioned'], base], seeds[:1]),
@@ -228,7 +230,7 @@ table4_cluster_encoders      rows        any         {cluster_row}-scores
 table5_xl_and_strong_aug     rows        any         {strong}-scores {strong}-strong-scores
 table6_teacher_size          rows        any         {ladder}-ar-scores
 table7_codebook_size_dim     rows        any         {grid}-ar-scores
-table8_is_it_understanding   rows        any         {row}-scores {null_row}-scores
+table8_is_it_understanding   rows        any         {row}-scores {more_row}-scores {null_row}-scores
 table9_quantizer_by_features -           any
 table10_transfer             rows        any         {family}
 table_ablations              rows        smoke,quick,mini
@@ -242,7 +244,7 @@ fig_what_a_code_means        tokenizers  any         vqgan-s{first} vqkd-{base}-
 fig_codebooks                -           mini,paper
 fig_losses                   -           mini,paper
 fig_ar_budget                rows        any         {budget}-scores {budget}-{points}-scores
-fig_what_predicts            rows        any         {row}-scores {null_row}-scores
+fig_what_predicts            rows        any         {row}-scores {more_row}-scores {null_row}-scores
 fig_orders                   rows        any         {row}-scores
 fig_sampling                 networks    any         {family}-ar-{first_size}-s{first}
                                                      vqkd-{base}-s{first}-decoder-{masks}-s{first}
