@@ -141,14 +141,16 @@ def pivot(
 
 def in_words(
     df, # from `gains`
-)->str: # markdown, a line per teacher and null
-    "What a sceptic reads from the shares."
-    def part(r):
+)->str: # markdown, a line per teacher
+    "What a sceptic reads from the shares: at each measure, what the null that comes nearest leaves of the gain."
+    def part(g): # of one measure
+        known = g[g.share.map(math.isfinite)]
+        r = known.loc[known.share.idxmin()] if len(known) else g.iloc[0]
         scores = f"{r['teacher_score']:.4g} against {r['pixels']:.4g}"
-        if not math.isfinite(r['share']): return f"{r['measure']}: no gain over {r['baseline']} ({scores})"
-        return f"{r['measure']}: of the gain over {r['baseline']} ({scores}), {say_share(r)} is left"
-    groups = df.groupby(['tokenizer', 'null'], sort=False) if len(df) else []
-    return '\n'.join(f"- **{t} against {n}**: {'; '.join(part(r) for _,r in g.iterrows())}." for (t,n),g in groups)
+        if not len(known): return f"{r['measure']}: no gain over {r['baseline']} ({scores})"
+        return f"{r['measure']}: of the gain over {r['baseline']} ({scores}), {say_share(r)} is left beside {r['null']}"
+    def parts(g): return '; '.join(part(m) for _,m in g.groupby('measure', sort=False))
+    return '\n'.join(f'- **{t}**: {parts(g)}.' for t,g in df.groupby('tokenizer', sort=False)) if len(df) else ''
 
 # %% ../nbs/83_nulls.ipynb #bd410dab
 def rates(
