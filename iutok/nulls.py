@@ -63,6 +63,9 @@ MEASURED = { # measure -> (what is read, lower is better)
     'gFD, 2nd judge':    (of_network('ar', 'judge_gfd'), True),
     'bits on the class': (metric('code_class_bits'), False)}
 
+_NETWORKS = dict( # null -> teachers that have its network
+    random=('effnet', 'effnet1', 'effnet2'), shuffled=('vit', 'clip', 'clip_large', 'dino', 'mae'))
+
 def usual_size(
     rows:list[dict], # records of evaluate runs
 )->tuple[list[dict],list[dict]]: # rows of the usual codebook size, which is the median, and all others
@@ -75,12 +78,14 @@ def usual_size(
 def pairs(
     rows:list[dict], # records of evaluate runs of one codebook size
 )->list[tuple[str,str,list,list]]: # name of the tokenizer, null, records of both
-    "Every teacher with every null of the same kind of tokenizer."
-    groups,out = by_label(rows),[]
+    """Every teacher with every null of the same kind of tokenizer; of nulls that have a network, those with its own.
+    One whose network none of them has meets all."""
+    groups,out,known = by_label(rows),[],sum(_NETWORKS.values(), ())
     teacher = lambda rs: (rs[0]['tokenizer'].get('teacher') or {}).get('name')
     for name,rs in groups.items():
         if teacher(rs) in (None, *NULLS): continue
         for null in NULLS:
+            if (t := teacher(rs)) in known and t not in _NETWORKS.get(null, known): continue # another network's
             other = groups.get(f"{NAMES[rs[0]['tokenizer']['kind']]} ({null})")
             if other: out.append((name, null, rs, other))
     return out

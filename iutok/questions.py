@@ -100,7 +100,8 @@ def network_rows(
 def comparable(
     tables:list[list[dict]], # records of evaluate runs, table by table, of one world and set of sizes
 )->list[dict]:
-    "A record per tokenizer and seed, of equal K and equal in all that a table freezes; the largest table decides which."
+    """A record per tokenizer and seed, of equal K and equal in all that a table freezes. The largest table decides
+    what that is."""
     kept = {}
     for r in usual_size([r for rs in sorted(tables, key=len, reverse=True) for r in rs])[0]:
         row = label(r),r['trained']['seed']
