@@ -190,6 +190,13 @@ def facts(): # phrases, each as records and code have it
     yield 'in a quarter of an hour of two cores'
     assert 20<minutes('table1_emoji_quick')<40
     yield '(half an hour)'
+    from iutok.analysis import label
+    of_table1 = cardinal(len({label(r) for r in records('table1_emoji_quick')}))
+    yield f'makes {of_table1} of these rows'
+    longer,usual = (the(r['params']['steps'] for r in records(page, 'runs') if r['notebook']=='train_vqgan')
+                    for page in ('longer_emoji_quick', 'table1_emoji_quick'))
+    assert longer%usual==0
+    yield f'With {cardinal(longer//usual)} times the steps'
     pixels,side,codes = sizes('table1_mini')
     yield f'Fashion-MNIST at {pixels} pixels, {side}×{side} of {codes} codes'
     trained = [r for r in records('table1_mini', 'runs') if r['notebook'] in ('train_vqgan', 'train_vqkd', 'train_ar')]
@@ -204,7 +211,7 @@ def facts(): # phrases, each as records and code have it
     chapters = re.search(r'chapters \(`jupyter lab nbs`\).*?\[Glossary\]', README, re.S)[0]
     yield f"{cardinal(len(re.findall(r'nbs/[0-9]{2}_', chapters))).capitalize()} chapters"
     # a definition; the paper's size; tested above; a title; the paper's tables
-    yield from ('is half the', 'at 256 pixels on ImageNet', 'to 9.', 'Why do two FIDs differ?', 'Tables 5 to 8 beyond')
+    yield from ('is half the', 'at 256 pixels on ImageNet', 'to 9.', 'Why do two FIDs differ?', 'Tables 5 to 8,')
     assert seeds_of([r for r in records('table1_mini_s0', 'runs') if r['notebook']=='evaluate'])=={0} # one seed
 
 def test_every_typed_number_is_what_it_should_be():
