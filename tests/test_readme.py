@@ -194,7 +194,7 @@ def facts(): # phrases, each as records and code have it
     of_table1 = cardinal(len({label(r) for r in records('table1_emoji_quick')}))
     yield f'makes {of_table1} of these rows'
     longer,usual = (the(r['params']['steps'] for r in records(page, 'runs') if r['notebook']=='train_vqgan')
-                    for page in ('longer_emoji_quick', 'table1_emoji_quick'))
+                    for page in ('controls_emoji_quick', 'table1_emoji_quick'))
     assert longer%usual==0
     yield f'With {cardinal(longer//usual)} times the steps'
     pixels,side,codes = sizes('table1_mini')
