@@ -349,6 +349,7 @@ def test_null_teachers_are_the_same_in_every_process(name, tmp_path):
     t,u8 = load_teacher(name, size=64, fast=False),pixels(64, 64)
     code = f"""import torch
 from iutok.teachers import load_teacher
+torch.set_num_threads({torch.get_num_threads()}) # sums are split by it
 u8 = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 t = load_teacher({name!r}, size=64, fast=False)
 torch.save((t.info.hash, t(u8)), {str(tmp_path/'t.pt')!r})"""
